@@ -1,0 +1,114 @@
+"""Deficits: what is done to the training data for a while (Achille et al. 2018). Images in, images out; labels in, labels out.
+
+All functions take batches, work on the device of their input and leave it unchanged. ``images`` and ``labels`` turn one into the
+``deficit`` of a ``schedule.Phase``, which is applied to the training set alone: nothing here ever sees a test set.
+"""
+
+import torch
+import torch.nn.functional as F
+
+CHUNK = 4096  # images that a deficit works on at once, so that a blurred CIFAR-10 needs one copy of the set and not four
+
+
+def images(function, **settings):
+    """The phase deficit (x, y, generator) -> (function(x, **settings), y)."""
+    return lambda x, y, generator: (torch.cat([function(part, **settings) for part in x.split(CHUNK)]), y)
+
+
+def labels(function, *arguments, **settings):
+    """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings))."""
+    return lambda x, y, generator: (x, function(y, *arguments, **settings))
+
+
+def noise_images(x, y, generator):
+    """Phase deficit: every image is replaced by white noise N(0, 1), drawn anew each epoch, under its true label.
+
+    Standardised images have mean 0 and variance 1 too. Achille et al.'s "sensory deprivation".
+    """
+    return torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator), y
+
+
+def _require_images(x):
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be a float tensor (n, channels, height, width), got {tuple(x.shape)} {x.dtype}")
+
+
+def gaussian_blur(x, kernel_size=7, sigma=3.0):
+    """Gaussian blur, separable, reflect padding. (n, c, h, w) -> (n, c, h, w).
+
+    The weights exp(-i^2 / 2 sigma^2), i = -(k-1)/2 .. (k-1)/2, are normalised to sum 1. Default 7 and 3: the "heavy Gaussian blur" of
+    "Revisiting critical learning periods", Appendix B.1; with sigma 3 seven taps are nearly a box.
+    ValueError: an even kernel, sigma <= 0, or a kernel whose half width reaches the size of the image.
+    """
+    _require_images(x)
+    half = kernel_size // 2
+    if kernel_size % 2 != 1 or sigma <= 0:
+        raise ValueError(f"kernel_size must be odd and sigma positive, got {kernel_size} and {sigma}")
+    if half >= min(x.shape[-2:]):
+        raise ValueError(f"kernel_size {kernel_size} needs images larger than {half} pixels, got {tuple(x.shape[-2:])}")
+    taps = torch.exp(-torch.arange(-half, half + 1, device=x.device, dtype=x.dtype).square() / (2 * sigma**2))
+    taps = (taps / taps.sum()).expand(x.shape[1], 1, -1)  # (c, 1, k): one copy per channel
+    x = F.pad(x, (half, half, half, half), mode="reflect")
+    x = F.conv2d(x, taps.unsqueeze(2), groups=x.shape[1])  # along the rows
+    return F.conv2d(x, taps.unsqueeze(3), groups=x.shape[1])  # along the columns
+
+
+def downsample_blur(x, size=8, antialias=False):
+    """Down to ``size`` x ``size`` pixels and back, both bilinear: Achille et al.'s blur is 32 -> 8 -> 32. (n, c, h, w) -> (n, c, h, w).
+
+    antialias=False interpolates between four neighbours and ignores the rest, which leaves aliases; True averages over the area,
+    as PIL's resize does. The two differ, and the paper does not say which it used.
+    """
+    _require_images(x)
+    if not 0 < size <= min(x.shape[-2:]):
+        raise ValueError(f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}")
+    small = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def pooled_blur(x, size=4):
+    """Mean over a ``size`` x ``size`` grid of cells, then bilinear back. (n, c, h, w) -> (n, c, h, w). The blur of the small real sets."""
+    _require_images(x)
+    if not 0 < size <= min(x.shape[-2:]):
+        raise ValueError(f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}")
+    return F.interpolate(F.adaptive_avg_pool2d(x, size), size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def vertical_flip(x):
+    """Every image upside down. (n, c, h, w) -> (n, c, h, w)."""
+    _require_images(x)
+    return x.flip(-2)
+
+
+def permute_labels(y, permutation):
+    """Relabel the classes: y -> permutation[y]; ``permutation`` (classes,) holds every class once. (n,) -> (n,).
+
+    ValueError: not a permutation, or a label outside it.
+    """
+    permutation = torch.as_tensor(permutation, device=y.device)
+    if permutation.device.type != "meta":
+        if not torch.equal(permutation.sort().values, torch.arange(len(permutation), device=y.device)):
+            raise ValueError(f"permutation must hold every class 0..{len(permutation) - 1} once, got {permutation.tolist()}")
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(permutation):
+            raise ValueError(f"labels must lie in 0..{len(permutation) - 1}, got {int(y.min())}..{int(y.max())}")
+    return permutation[y].to(y.dtype)
+
+
+def random_labels(y, generator):
+    """The labels shuffled over the examples: no label has to do with its image, the class frequencies are kept. (n,) -> (n,)."""
+    return y[torch.randperm(len(y), device=y.device, generator=generator)]
+
+
+def label_noise(y, fraction, classes, generator):
+    """Redraw exactly round(fraction * n) labels uniformly over all ``classes`` -> (labels (n,), mask (n,) of the redrawn).
+
+    The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really change.
+    ValueError: fraction outside [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
+    order = torch.randperm(len(y), device=y.device, generator=generator)
+    redrawn = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    redrawn[order[: round(fraction * len(y))]] = True
+    drawn = torch.randint(classes, (len(y),), device=y.device, generator=generator, dtype=y.dtype)
+    return torch.where(redrawn, drawn, y), redrawn

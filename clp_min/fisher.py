@@ -1,0 +1,234 @@
+"""Trace of the Fisher information matrix, and norms of per-example gradients, without ever forming a parameter gradient.
+
+    Tr F = E_x E_{y ~ p(y|x)} |grad_theta log p(y|x)|^2                  (Achille et al. 2018; "Revisiting ...", Eq. 1)
+
+The gradient of log p(y|x) in the logits is e_y - p, so Tr F(x) = sum_k |J' b_k|^2 for any b_k with sum_k b_k b_k' = diag(p) - pp',
+where J = d logits / d theta. One forward pass keeps each layer's input a; one backward pass per b gives the gradients delta of the
+layers' outputs; and the squared norm of one example's gradient follows from a and delta alone: |a|^2 |delta|^2 for a Linear layer.
+The order matters: square per example, then average. The square of the averaged gradient is another, smaller number.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass(frozen=True)
+class FisherTrace:
+    """Tr F as mean over examples: ``total``; ``per_layer`` by module name (weight and bias together); ``per_example`` (n,)."""
+
+    total: float
+    per_layer: dict
+    per_example: torch.Tensor
+
+
+def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=128):
+    """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the n examples -> FisherTrace.
+
+    labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
+            "sampled"        one label y ~ p(y|x) per example: unbiased, one pass; hopeless once p is confident, because the rare
+                             label that carries the trace is almost never drawn
+            "signs"          random signs in the eigenbasis of diag(p) - pp': unbiased, one pass, low variance (Hutchinson 1989)
+            (n,) int tensor  these labels: the *empirical* Fisher, another quantity, which vanishes when the labels are fitted
+    masks   parameter name -> boolean mask; only kept (True) weights count.
+    generator  for "sampled" and "signs"; None uses torch's global one.
+    ValueError: a layer type without a rule, a layer or parameter used twice, BatchNorm or Dropout in training mode.
+    """
+    parts = [
+        per_example_fisher(model, x[i : i + batch_size], labels[i : i + batch_size] if torch.is_tensor(labels) else labels, masks, generator)
+        for i in range(0, len(x), batch_size)
+    ]
+    if not parts:
+        raise ValueError("x holds no examples")
+    layers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    per_example = sum(layers.values())
+    return FisherTrace(float(per_example.double().mean()), {k: float(v.double().mean()) for k, v in layers.items()}, per_example)
+
+
+def per_example_fisher(model, x, labels="expected", masks=None, generator=None):
+    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms. Nothing here waits for the device."""
+    if torch.is_tensor(labels) and (labels.shape != (len(x),) or labels.is_floating_point()):
+        raise ValueError(f"labels must be ({len(x)},) integers, got {tuple(labels.shape)} {labels.dtype}")
+    with torch.enable_grad():
+        logits, layers = _forward(model, x)
+    return _squared_norms(logits, layers, _cotangents(logits.detach(), labels, generator), masks or {}, model)
+
+
+def per_example_gradient_norms(model, x, y, masks=None):
+    """Squared norms (n,) of each example's cross-entropy gradient |grad_theta (-log p(y_i|x_i))|^2; x (n, ...), y (n,) integers.
+
+    Exact. Only one batch's layer inputs and output gradients are alive at once. Errors as ``fisher_trace``.
+    """
+    return sum(per_example_fisher(model, x, y, masks).values())
+
+
+def _cotangents(logits, labels, generator):
+    """The vectors b (n, classes) of the backward passes; computed in float64: diag(p) - pp' cancels when p is confident."""
+    p = logits.double().softmax(1)
+    if torch.is_tensor(labels) or isinstance(labels, str) and labels == "sampled":
+        y = labels if torch.is_tensor(labels) else torch.multinomial(p, 1, generator=generator)[:, 0]
+        return [(p - F.one_hot(y, p.shape[1])).to(logits.dtype)]
+    if labels not in ("expected", "signs"):
+        raise ValueError(f'labels must be "expected", "sampled", "signs" or an integer tensor, got {labels!r}')
+    values, vectors = torch.linalg.eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
+    columns = (vectors * values.clamp(min=0).sqrt()[:, None, :])[:, :, 1:]  # the first is the null direction (1, ..., 1)
+    if labels == "expected":
+        return list(columns.to(logits.dtype).unbind(2))
+    signs = torch.randint(2, (len(p), columns.shape[2], 1), device=p.device, generator=generator) * 2.0 - 1.0
+    return [(columns @ signs.to(p.dtype))[:, :, 0].to(logits.dtype)]
+
+
+def _forward(model, x):
+    """Logits, and for every layer with parameters its name, module, input and the place of its output in the autograd graph."""
+    layers, handles, seen = [], [], {}
+    for name, module in model.named_modules():
+        own = [n for n, p in module.named_parameters(recurse=False) if p is not None]
+        _check(name, module, own)
+        for parameter in own:
+            if seen.setdefault(id(module._parameters[parameter]), (name, parameter)) != (name, parameter):
+                raise ValueError(f"parameter {name}.{parameter} is shared with another layer: the Fisher trace needs each used once")
+        if own:
+            handles.append(module.register_forward_hook(lambda m, inputs, output, name=name: _keep(layers, name, m, inputs, output)))
+    try:
+        logits = model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if logits.dim() != 2:
+        raise ValueError(f"the model must return logits (n, classes), got {tuple(logits.shape)}")
+    return logits, layers
+
+
+def _keep(layers, name, module, inputs, output):
+    if any(module is other for _, other, _, _, _ in layers):
+        raise ValueError(f"layer {name!r} is used twice in one forward pass: the Fisher trace needs each used once")
+    if not output.requires_grad:  # frozen parameters: start the graph here
+        output = output.detach().requires_grad_()
+        edge, output = torch.autograd.graph.get_gradient_edge(output), output.clone()
+    else:  # an edge, not the tensor: an in-place ReLU would turn the tensor into something else
+        edge = torch.autograd.graph.get_gradient_edge(output)
+    layers.append((name, module, inputs[0].detach(), inputs[0]._version, edge))
+    return output
+
+
+def _check(name, module, own):
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if isinstance(module, norms) and (module.training or not module.track_running_stats):
+        raise ValueError(f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples have no gradient of their own")
+    if isinstance(module, nn.Dropout) and module.training and module.p > 0:
+        raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
+    known = (nn.Linear, nn.Conv2d, nn.LayerNorm, *norms)
+    if own and not hasattr(module, "squared_gradient_norms") and not (type(module) in known and set(own) <= {"weight", "bias"}):
+        raise ValueError(
+            f"no rule for layer {name!r} ({type(module).__name__} with {own}): Linear, Conv2d, BatchNorm, LayerNorm are covered;"
+            " give other modules a method squared_gradient_norms(input, output_gradient) -> (n,)"
+        )
+
+
+def _squared_norms(logits, layers, cotangents, masks, model):
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    for name, mask in masks.items():
+        if name not in shapes or mask.shape != shapes[name]:
+            raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)} fits no parameter; parameters: {', '.join(shapes)}")
+    totals = {name: logits.new_zeros(len(logits)) for name, *_ in layers}
+    rules = {}
+    for k, cotangent in enumerate(cotangents):
+        last = k == len(cotangents) - 1
+        deltas = torch.autograd.grad(logits, [edge for *_, edge in layers], cotangent, retain_graph=not last, allow_unused=True)
+        for (name, module, a, version, _), delta in zip(layers, deltas):
+            if delta is None:
+                continue
+            if a._version != version:
+                raise ValueError(f"the input of layer {name!r} was changed in place after the layer had used it")
+            rule = rules.get(name) or _rule(name, module, a, masks)
+            if not last:
+                rules[name] = rule  # patches and Gram matrices of the input serve every pass
+            totals[name] = totals[name] + rule(delta)
+    return totals
+
+
+def _rule(name, module, a, masks):
+    """delta -> (n,) squared norms of the gradients of this layer's parameters, for its input a."""
+    prefix = name + "." if name else ""
+    weight_mask, bias_mask = masks.get(prefix + "weight"), masks.get(prefix + "bias")
+    if hasattr(module, "squared_gradient_norms"):
+        return lambda delta: module.squared_gradient_norms(a, delta)
+    if isinstance(module, nn.Linear):
+        weight = _linear(a, weight_mask)
+        return lambda delta: weight(delta) + _bias(module, delta.flatten(1, -2).sum(1) if delta.dim() > 2 else delta, bias_mask)
+    if isinstance(module, nn.Conv2d):
+        weight = _convolution(module, a, weight_mask)
+        return lambda delta: weight(delta) + _bias(module, delta.flatten(2).sum(2), bias_mask)
+    if isinstance(module, nn.LayerNorm):
+        normalised, channels = F.layer_norm(a, module.normalized_shape, eps=module.eps), None
+    else:  # BatchNorm in eval mode: an affine map with fixed statistics
+        normalised, channels = F.batch_norm(a, module.running_mean, module.running_var, eps=module.eps), 1
+    return lambda delta: _affine(module, normalised, delta, channels, weight_mask, bias_mask)
+
+
+def _squares(gradient, mask):
+    """(n, ...) -> (n,): sum of squares, over the kept entries if there is a mask."""
+    return (gradient.square() if mask is None else gradient.square() * mask).flatten(1).sum(1)
+
+
+def _bias(module, gradient, mask):
+    return _squares(gradient, mask) if module.bias is not None else 0.0
+
+
+def _affine(module, normalised, delta, channels, weight_mask, bias_mask):
+    """y = weight * normalised + bias: sums over all positions but the channel's (BatchNorm) or the normalised shape's (LayerNorm)."""
+    def over_positions(t):
+        if channels is None:
+            return t.flatten(1, -1 - len(module.normalized_shape)).sum(1) if t.dim() > 1 + len(module.normalized_shape) else t
+        return t.flatten(2).sum(2) if t.dim() > 2 else t
+
+    total = _bias(module, over_positions(delta), bias_mask) + delta.new_zeros(len(delta))
+    return total + _squares(over_positions(delta * normalised), weight_mask) if module.weight is not None else total
+
+
+def _linear(a, mask):
+    """Linear layer: the gradient is delta a' (a sum of such over positions, for sequences)."""
+    if a.dim() > 2:
+        return _sequence(a.flatten(1, -2), mask, lambda delta: delta.flatten(1, -2))
+    if mask is None:
+        squares = a.square().sum(1)
+        return lambda delta: squares * delta.square().sum(1)
+    squares, kept = a.square(), mask.to(a.dtype)
+    return lambda delta: ((delta.square() @ kept) * squares).sum(1)
+
+
+def _convolution(module, a, mask):
+    """Convolution = Linear layer on the sequence of patches, per group."""
+    n, groups = len(a), module.groups
+    padding = module.padding
+    if module.padding_mode != "zeros" or isinstance(padding, str):
+        raise ValueError(f"convolutions with padding_mode {module.padding_mode!r} and padding {padding!r} have no rule; use zeros and numbers")
+    if module.kernel_size == (1, 1) and padding == (0, 0):
+        patches = a[:, :, :: module.stride[0], :: module.stride[1]].flatten(2)  # unfold would only copy
+    else:
+        patches = F.unfold(a, module.kernel_size, module.dilation, padding, module.stride)  # (n, c k k, positions)
+    patches = patches.reshape(n * groups, -1, patches.shape[-1]).transpose(1, 2)  # (n g, positions, c k k / g)
+    if mask is not None:
+        mask = mask.reshape(groups, -1, patches.shape[-1])  # broadcasts over the examples if there is one group
+        mask = mask if groups == 1 else mask.repeat(n, 1, 1)
+    rule = _sequence(patches, mask, lambda delta: delta.reshape(n * groups, -1, delta[0, 0].numel()).transpose(1, 2))
+    return lambda delta: rule(delta).view(n, groups).sum(1)
+
+
+def _sequence(a, mask, arrange):
+    """|sum_t delta_t a_t'|^2 for a (m, t, p) and arrange(delta) (m, t, q): the gradient itself or the two Gram matrices, the cheaper."""
+    t, p = a.shape[1:]
+    grams = []
+
+    def rule(delta):
+        delta = arrange(delta)
+        q = delta.shape[2]
+        if mask is not None or t * (p + q) > p * q:
+            return _squares(delta.transpose(1, 2) @ a, mask)
+        if not grams:
+            grams.append(a @ a.transpose(1, 2))
+        return (grams[0] * (delta @ delta.transpose(1, 2))).flatten(1).sum(1)
+
+    return rule
