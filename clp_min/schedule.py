@@ -138,7 +138,7 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
             continue
         group = groups[-1]
         index, done = next(iter(group.values()))
-        phase = schedules[next(iter(group))][index]
+        phase = state.phase = schedules[next(iter(group))][index]
         if phase.event and done == 0:
             phase.event(setup, state)
             state.model.eval()

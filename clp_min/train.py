@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +60,8 @@ class Setup:
 @dataclass(eq=False)
 class State:
     """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps done, epoch at which the learning rate's
-    schedule started, mean training loss of the last epoch; ``event``: an event has just happened and no epoch since."""
+    schedule started, mean training loss of the last epoch; ``event``: an event has just happened and no epoch since; ``phase``: the
+    phase it is in."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,10 +71,11 @@ class State:
     lr_start: int = 0
     loss: float = math.nan
     event: bool = False
+    phase: object = None
 
     def fork(self):
         """An independent copy: weights, buffers and optimizer."""
-        return copy.deepcopy(self)
+        return replace(self, **copy.deepcopy({"model": self.model, "optimizer": self.optimizer}))
 
     def to_dict(self):
         numbers = {k: getattr(self, k) for k in ("seed", "epoch", "step", "lr_start", "loss", "event")}
@@ -108,6 +110,14 @@ def state_from_dict(setup, saved):
     for name in ("epoch", "step", "lr_start", "loss", "event"):
         setattr(state, name, saved[name])
     return state
+
+
+def current_data(setup, state, indices):
+    """(x, y) of these training examples as the state's phase shows them (blurred, if it blurs)."""
+    x, y = setup.x[indices], setup.y[indices]
+    if state.phase is None or state.phase.deficit is None:
+        return x, y
+    return state.phase.deficit(x, y, generator(x.device, state.seed, state.epoch, "current data"))
 
 
 def train_epoch(setup, phase, state):

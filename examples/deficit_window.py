@@ -1,0 +1,55 @@
+"""When does a deficit hurt? A window of blur of fixed length at different onsets (Achille et al. 2018, sensitivity).
+
+After every window the same number of sharp epochs follows; each is compared with an all-sharp run of the same total length.
+"""
+
+import achille
+import common
+from clp_min.deficits import images
+from clp_min.record import headline
+from clp_min.schedule import Phase
+from clp_min.train import accuracy
+
+
+def achille_window(run):
+    """Final accuracy against the onset of a deficit window of fixed length; sharp before it, the same number of sharp epochs after it.
+
+    Verdict: "reproduced" if the first window costs more than the costliest later one by > 3 standard errors over >= 3 seeds (paired; drops are
+    against the all-sharp run of the same total length).
+    """
+    config, log = run.config, run.log
+    total = {t: t + config.window + config.window_clean for t in config.onsets}
+    damaged = [[log.last(s, f"window {t}", "accuracy") for t in config.onsets] for s in run.seeds]
+    sharp = [[log.at(s, "sharp", total[t], "accuracy") for t in config.onsets] for s in run.seeds]
+    lost = [[a - b for a, b in zip(*rows)] for rows in zip(sharp, damaged)]
+    costliest = max(range(1, len(config.onsets)), key=lambda i: sum(row[i] for row in lost))
+    effect = headline([row[0] - row[costliest] for row in lost], "points more than the costliest later window")
+    costs = ", ".join(f"onset {t}: {common.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
+    return {
+        "claim": "a deficit hurts most when it comes first", "headline": effect, "verdict": common.verdict(effect),
+        "finding": f"the first {config.window} epochs cost {common.say(effect)} (loss by onset: {costs})",
+        "series": [{"label": "drop against all sharp, same total", "x": config.onsets, "y": f"accuracy lost to {config.window} blurred epochs (points)", "values": lost}],
+        "figure": {"x": "epoch at which the window begins"},
+    }
+
+
+PANELS = [achille_window]
+
+
+def main(argv=None):
+    run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
+    config, blur = run.config, images(run.config.blur)
+    plan = {f"window {t}": [Phase(t), Phase(config.window, blur), Phase(config.window_clean)] for t in config.onsets}
+    ends = {t + config.window + config.window_clean for t in config.onsets}
+    plan["sharp"] = [Phase(max(ends))]
+    common.announce(run, achille.prepare(run, 0)[1], plan)
+    for seed in run.seeds:
+        data, setup = achille.prepare(run, seed)
+        for epoch, state, names in common.trained(run, seed, setup, plan):
+            if epoch in ends:
+                run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
+    common.finish(run)
+
+
+if __name__ == "__main__":
+    common.call(main)
