@@ -28,5 +28,7 @@ def generator(device, *key):
 def global_seed(*key):
     """Seed torch's global generators by ``key`` for the block (module initialisation) and put the CPU's back after it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*key))
+        torch.default_generator.manual_seed(derive_seed(*key))
+        if torch.cuda.is_initialized():  # torch.manual_seed would keep a traceback of every call until CUDA starts
+            torch.cuda.manual_seed(derive_seed(*key))
         yield

@@ -13,16 +13,18 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin make a busy machine many times slower
 
-import clp_min
-from clp_min import data, synthetic
-from clp_min.models import parameter_count
-from clp_min.plot import draw_panel
-from clp_min.record import Log, write_json
-from clp_min.schedule import distinct_epochs, sweep
-from clp_min.train import fresh_state, training_step
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import clp_min  # noqa: E402
+from clp_min import data, synthetic  # noqa: E402
+from clp_min.models import parameter_count  # noqa: E402
+from clp_min.plot import draw_panel  # noqa: E402
+from clp_min.record import Log, write_json  # noqa: E402
+from clp_min.schedule import distinct_epochs, sweep  # noqa: E402
+from clp_min.train import fresh_state, training_step  # noqa: E402
 
 SYNTHETIC = {"textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters, "teacher": synthetic.teacher}
 REAL_SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "mnist": (60_000, 1, 28), "fashion_mnist": (60_000, 1, 28),

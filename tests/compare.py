@@ -1,0 +1,31 @@
+"""Tolerances, each named once, and a comparison that shows index, both values and their ratio (a forgotten 1/N shows as N)."""
+
+import numpy as np
+import torch
+
+EXACT = 1e-10  # an identity, in float64
+AUTODIFF = 1e-7  # a trajectory
+FD = 1e-5  # finite differences
+ORDER = 0.1  # log-log slope
+MC = 5.0  # |z| of a Monte-Carlo mean, n and seed fixed
+
+
+def assert_close(actual, expected, rtol, atol=0.0):
+    """|actual - expected| <= atol + rtol * max |expected|, everywhere; the scale is the array's, so that zeros need no atol of their own."""
+    actual, expected = (np.asarray(v.detach().numpy() if torch.is_tensor(v) else v, dtype=np.float64) for v in (actual, expected))
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    if actual.size == 0:
+        return
+    error = np.abs(actual - expected)
+    bound = atol + rtol * np.abs(expected).max()
+    if not (error <= bound).all():
+        i = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
+        ratio = actual[i] / expected[i] if expected[i] else np.inf
+        raise AssertionError(f"at {i}: {actual[i]!r}, expected {expected[i]!r}, ratio {ratio:.6g}, difference {error[i]:.3g} > {bound:.3g}")
+
+
+def assert_mean(samples, expected):
+    """The mean of the samples (n,) is ``expected`` within MC standard errors."""
+    samples = np.asarray(samples, dtype=np.float64)
+    z = (samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples)))
+    assert abs(z) < MC, f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio {samples.mean() / expected:.4g}, z = {z:.2f}"

@@ -1,0 +1,81 @@
+"""Each estimator once more, as slowly and plainly as can be: loops, dense autograd, float64. Nothing here shares code with the project."""
+
+import math
+
+import numpy as np
+import torch
+
+
+def example_gradient(model, x, c):
+    """Gradients of -log p(c | x) for one example x, parameter name -> tensor."""
+    model.zero_grad()
+    (-torch.log_softmax(model(x[None]), 1)[0, c]).backward()
+    return {name: p.grad.clone() if p.grad is not None else torch.zeros_like(p) for name, p in model.named_parameters()}
+
+
+def squared_norm(gradients, masks=None):
+    total = 0.0
+    for name, g in gradients.items():
+        total += float((g * masks[name] if masks and name in masks else g).pow(2).sum())
+    return total
+
+
+def fisher_trace(model, x, masks=None):
+    """E_x sum_y p(y|x) |grad log p(y|x)|^2 by the double loop over examples and classes."""
+    total = 0.0
+    for one in x:
+        p = torch.softmax(model(one[None]), 1)[0].tolist()
+        for c, weight in enumerate(p):
+            total += weight * squared_norm(example_gradient(model, one, c), masks)
+    return total / len(x)
+
+
+def gradient_norms(model, x, y, masks=None):
+    """Squared gradient norm of each example under its label."""
+    return [squared_norm(example_gradient(model, one, int(c)), masks) for one, c in zip(x, y)]
+
+
+def gaussian_blur(image, kernel_size, sigma):
+    """One channel (h, w), the two-dimensional sum written out; reflect padding."""
+    h, w = image.shape
+    half = kernel_size // 2
+    weights = {(i, j): math.exp(-(i * i + j * j) / (2 * sigma**2)) for i in range(-half, half + 1) for j in range(-half, half + 1)}
+    total = sum(weights.values())
+
+    def reflect(k, n):
+        return -k if k < 0 else 2 * (n - 1) - k if k >= n else k
+
+    out = np.zeros((h, w))
+    for r in range(h):
+        for c in range(w):
+            out[r, c] = sum(v * image[reflect(r + i, h), reflect(c + j, w)] for (i, j), v in weights.items()) / total
+    return out
+
+
+def bilinear(line, size):
+    """A line of pixels resampled to ``size``: pixel centres at (i + 1/2) / size, edges repeated."""
+    n, out = len(line), []
+    for i in range(size):
+        place = min(max((i + 0.5) * n / size - 0.5, 0), n - 1)
+        low = int(math.floor(place))
+        high = min(low + 1, n - 1)
+        out.append(line[low] * (1 - (place - low)) + line[high] * (place - low))
+    return np.array(out)
+
+
+def bilinear_image(image, size):
+    """(h, w) -> (size, size), rows then columns."""
+    return np.array([bilinear(row, size) for row in np.array([bilinear(column, size) for column in image.T]).T])
+
+
+def sgd(weight, batches, lr, momentum, weight_decay):
+    """Linear softmax regression by SGD with momentum: weight (classes, d), batches [(x (n, d), y (n,))], all NumPy."""
+    velocity = np.zeros_like(weight)
+    for x, y in batches:
+        logits = x @ weight.T
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        p[np.arange(len(y)), y] -= 1
+        velocity = momentum * velocity + p.T @ x / len(y) + weight_decay * weight
+        weight = weight - lr * velocity
+    return weight
