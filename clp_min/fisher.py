@@ -9,6 +9,7 @@ The order matters: square per example, then average. The square of the averaged 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class FisherTrace:
     per_example: torch.Tensor
 
 
-def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=128):
+def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=None):
     """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the n examples -> FisherTrace.
 
     labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
@@ -34,8 +35,10 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
             (n,) int tensor  these labels: the *empirical* Fisher, another quantity, which vanishes when the labels are fitted
     masks   parameter name -> boolean mask; only kept (True) weights count.
     generator  for "sampled" and "signs"; None uses torch's global one.
+    batch_size  examples at a time; None takes 32 for convolutions (their intermediate results stay in the cache), else 1024.
     ValueError: a layer type without a rule, a layer or parameter used twice, BatchNorm or Dropout in training mode.
     """
+    batch_size = batch_size or (32 if any(isinstance(m, nn.Conv2d) for m in model.modules()) else 1024)
     parts = [
         per_example_fisher(model, x[i : i + batch_size], labels[i : i + batch_size] if torch.is_tensor(labels) else labels, masks, generator)
         for i in range(0, len(x), batch_size)
@@ -162,36 +165,54 @@ def _rule(name, module, a, masks):
         weight = _convolution(module, a, weight_mask)
         return lambda delta: weight(delta) + _bias(module, delta.flatten(2).sum(2), bias_mask)
     if isinstance(module, nn.LayerNorm):
-        normalised, channels = F.layer_norm(a, module.normalized_shape, eps=module.eps), None
-    else:  # BatchNorm in eval mode: an affine map with fixed statistics
-        normalised, channels = F.batch_norm(a, module.running_mean, module.running_var, eps=module.eps), 1
-    return lambda delta: _affine(module, normalised, delta, channels, weight_mask, bias_mask)
+        return _layer_norm(module, a, weight_mask, bias_mask)
+    return _batch_norm(module, a, weight_mask, bias_mask)
 
 
 def _squares(gradient, mask):
     """(n, ...) -> (n,): sum of squares, over the kept entries if there is a mask."""
-    return (gradient.square() if mask is None else gradient.square() * mask).flatten(1).sum(1)
+    return torch.linalg.vector_norm((gradient if mask is None else gradient * mask).flatten(1), dim=1).square()
 
 
 def _bias(module, gradient, mask):
     return _squares(gradient, mask) if module.bias is not None else 0.0
 
 
-def _affine(module, normalised, delta, channels, weight_mask, bias_mask):
-    """y = weight * normalised + bias: sums over all positions but the channel's (BatchNorm) or the normalised shape's (LayerNorm)."""
-    def over_positions(t):
-        if channels is None:
-            return t.flatten(1, -1 - len(module.normalized_shape)).sum(1) if t.dim() > 1 + len(module.normalized_shape) else t
-        return t.flatten(2).sum(2) if t.dim() > 2 else t
+def _batch_norm(module, a, weight_mask, bias_mask):
+    """y = weight * (a - mean) / sqrt(var + eps) + bias with fixed statistics: sums over the positions, one entry per channel."""
+    if module.weight is None:
+        return lambda delta: 0.0
+    mean, scale = module.running_mean, (module.running_var + module.eps).rsqrt()
+    positions = a.flatten(2) if a.dim() > 2 else a[:, :, None]
 
-    total = _bias(module, over_positions(delta), bias_mask) + delta.new_zeros(len(delta))
-    return total + _squares(over_positions(delta * normalised), weight_mask) if module.weight is not None else total
+    def rule(delta):
+        delta = delta.flatten(2) if delta.dim() > 2 else delta[:, :, None]
+        bias = delta.sum(2)
+        weight = (torch.einsum("nct,nct->nc", delta, positions) - mean * bias) * scale  # sum over t of delta (a - mean) / sd
+        return _squares(weight, weight_mask) + _bias(module, bias, bias_mask)
+
+    return rule
+
+
+def _layer_norm(module, a, weight_mask, bias_mask):
+    """y = weight * normalised + bias: sums over the positions before the normalised shape."""
+    if module.weight is None:
+        return lambda delta: 0.0
+    normalised = F.layer_norm(a, module.normalized_shape, eps=module.eps)
+    positions = tuple(range(1, a.dim() - len(module.normalized_shape)))
+
+    def rule(delta):
+        weight, bias = (t.sum(positions) if positions else t for t in (delta * normalised, delta))
+        return _squares(weight, weight_mask) + _bias(module, bias, bias_mask)
+
+    return rule
 
 
 def _linear(a, mask):
     """Linear layer: the gradient is delta a' (a sum of such over positions, for sequences)."""
     if a.dim() > 2:
-        return _sequence(a.flatten(1, -2), mask, lambda delta: delta.flatten(1, -2))
+        rule = _matrix([a.flatten(1, -2)], None if mask is None else [mask])
+        return lambda delta: rule(delta.flatten(1, -2))
     if mask is None:
         squares = a.square().sum(1)
         return lambda delta: squares * delta.square().sum(1)
@@ -200,35 +221,50 @@ def _linear(a, mask):
 
 
 def _convolution(module, a, mask):
-    """Convolution = Linear layer on the sequence of patches, per group."""
-    n, groups = len(a), module.groups
-    padding = module.padding
-    if module.padding_mode != "zeros" or isinstance(padding, str):
-        raise ValueError(f"convolutions with padding_mode {module.padding_mode!r} and padding {padding!r} have no rule; use zeros and numbers")
-    if module.kernel_size == (1, 1) and padding == (0, 0):
-        patches = a[:, :, :: module.stride[0], :: module.stride[1]].flatten(2)  # unfold would only copy
-    else:
-        patches = F.unfold(a, module.kernel_size, module.dilation, padding, module.stride)  # (n, c k k, positions)
-    patches = patches.reshape(n * groups, -1, patches.shape[-1]).transpose(1, 2)  # (n g, positions, c k k / g)
+    """Convolution = for each place in the kernel, a Linear layer on the input shifted to it, position by position; per group."""
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise ValueError(f"convolutions with padding_mode {module.padding_mode!r} and padding {module.padding!r} have no rule; use zeros and numbers")
+    n, groups, (kh, kw), (sh, sw), (dh, dw) = len(a), module.groups, module.kernel_size, module.stride, module.dilation
+    (ph, pw) = module.padding
+    height, width = (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    padded = a.new_zeros(n, a.shape[2] + 2 * ph, a.shape[3] + 2 * pw, a.shape[1])  # (n, h, w, c): a position's channels lie together
+    padded[:, ph : ph + a.shape[2], pw : pw + a.shape[3]] = a.permute(0, 2, 3, 1)
+    places = [(i, j) for i in range(kh) for j in range(kw)]
+    window = a.new_empty(n, height, width, a.shape[1])  # one buffer for all places: fresh memory costs more than the copy
+
+    def grouped(t):  # (n, positions, channels) -> (n groups, positions, channels / groups)
+        return t if groups == 1 else t.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    def shifted(i, j):
+        i, j = i * dh, j * dw
+        window.copy_(padded[:, i : i + sh * (height - 1) + 1 : sh, j : j + sw * (width - 1) + 1 : sw])
+        return grouped(window.flatten(1, 2))
+
+    masks = None
     if mask is not None:
-        mask = mask.reshape(groups, -1, patches.shape[-1])  # broadcasts over the examples if there is one group
-        mask = mask if groups == 1 else mask.repeat(n, 1, 1)
-    rule = _sequence(patches, mask, lambda delta: delta.reshape(n * groups, -1, delta[0, 0].numel()).transpose(1, 2))
-    return lambda delta: rule(delta).view(n, groups).sum(1)
+        masks = [mask[:, :, i, j] if groups == 1 else mask[:, :, i, j].unflatten(0, (groups, -1)).repeat(n, 1, 1) for i, j in places]
+    rule = _matrix([partial(shifted, i, j) for i, j in places], masks)
+    return lambda delta: rule(grouped(delta.flatten(2).transpose(1, 2))).view(n, groups).sum(1)
 
 
-def _sequence(a, mask, arrange):
-    """|sum_t delta_t a_t'|^2 for a (m, t, p) and arrange(delta) (m, t, q): the gradient itself or the two Gram matrices, the cheaper."""
-    t, p = a.shape[1:]
-    grams = []
+def _matrix(inputs, masks):
+    """delta (m, t, q) -> (m,): the sum over ``inputs`` a (m, t, p) (or functions that make one) of |sum_t delta_t a_t'|^2.
+
+    Either the gradients themselves (q x p each), or the sum of the inputs' Gram matrices (t x t) against that of delta: the cheaper.
+    """
+    def made(one):
+        return one() if callable(one) else one
+
+    t, p = made(inputs[0]).shape[1:]
+    gram = []
 
     def rule(delta):
-        delta = arrange(delta)
         q = delta.shape[2]
-        if mask is not None or t * (p + q) > p * q:
-            return _squares(delta.transpose(1, 2) @ a, mask)
-        if not grams:
-            grams.append(a @ a.transpose(1, 2))
-        return (grams[0] * (delta @ delta.transpose(1, 2))).flatten(1).sum(1)
+        if masks is not None or t * (p * len(inputs) + q) > p * q * len(inputs):
+            transposed = delta.transpose(1, 2).contiguous()
+            return sum(_squares(transposed @ made(one), masks and masks[k]) for k, one in enumerate(inputs))
+        if not gram:
+            gram.append(sum(a @ a.transpose(1, 2) for a in map(made, inputs)))
+        return torch.linalg.vecdot(gram[0].flatten(1), (delta @ delta.transpose(1, 2)).flatten(1))
 
     return rule

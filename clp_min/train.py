@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -168,7 +169,7 @@ def training_step(model, optimizer, x, y, loss_function=cross_entropy, clip=None
     """One optimisation step on one batch -> the loss before it (a tensor; nothing waits for the device)."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+    with nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast):
         loss = loss_function(model, x, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
