@@ -1,0 +1,134 @@
+"""Every script as a user runs it: from another folder, at smoke scale; killed and run again; refused with one line; the README's commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(p for p in (ROOT / "examples").glob("*.py") if "def main(" in p.read_text())
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments, cwd, **settings):
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_examples__smoke_from_another_folder(script, tmp_path):
+    panels = re.findall(r"^def ((?:achille|revisiting|phases|deep_linear)_\w+)\(run", script.read_text(), re.M)
+    done = run(script, "--scale", "smoke", "--out", "there", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(p.read_text()) for p in (tmp_path / "there").glob("*.json")]
+    assert sorted(r["panel"] for r in results) == sorted(panels) and len(panels) > 0
+    assert all((tmp_path / "there").glob("*.png")) and not (tmp_path / "there" / ".unfinished").exists()
+    assert all(f"n = {len(r['seeds'])}" in done.stdout and r["verdict"] in done.stdout for r in results)
+    figure = next((tmp_path / "there").glob("*.png"))
+    figure.unlink()
+    assert run(script, "--scale", "smoke", "--out", "there", "--plot", cwd=tmp_path).returncode == 0 and figure.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_examples__help_names_every_option(script, tmp_path):
+    done = run(script, "--help", cwd=tmp_path)
+    for option in ("--scale", "--only", "--data", "--data-dir", "--seeds", "--device", "--out", "--dry-run", "--plot"):
+        assert option in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if '"paper")' in s.read_text() or "achille.CONFIGS" in s.read_text()], ids=lambda p: p.stem)
+def test_examples__dry_run_at_paper_scale_takes_one_real_step(script, tmp_path):
+    done = run(script, "--scale", "paper", "--dry-run", "--device", "cpu", "--data-dir", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "FLOPs" in done.stdout and re.search(r"one step of \d+ examples took", done.stdout) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_examples__killed_and_run_again_gives_the_same_numbers(tmp_path):
+    """kill -9 at several moments; the last run goes on to results equal to the uninterrupted ones in every bit."""
+    command = [ROOT / "examples" / "deficit_window.py", "--scale", "smoke", "--seeds", 6]
+    assert run(*command, "--out", "whole", cwd=tmp_path).returncode == 0
+    for wait in (2.5, 3.2, 4.0, 5.0):
+        process = subprocess.Popen([sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run(*command, "--out", "killed", cwd=tmp_path).returncode == 0
+    names = sorted(p.name for p in (tmp_path / "whole").glob("*.json"))
+    assert names and names == sorted(p.name for p in (tmp_path / "killed").glob("*.json"))
+    for name in names:
+        whole, killed = (json.loads((tmp_path / folder / name).read_text()) for folder in ("whole", "killed"))
+        assert whole["series"] == killed["series"] and whole["headline"] == killed["headline"]
+
+
+@pytest.mark.slow
+def test_examples__errors_are_one_line(tmp_path):
+    script = ROOT / "examples" / "blur_deficit.py"
+    for arguments, message in [(["--data", "cifar10", "--data-dir", "nowhere"], "nowhere/cifar-10-batches-py"), (["--only", "achille_blurr"], "achille_blur"),
+                               (["--seeds", "0"], "--seeds"), (["--train-size", "999999", "--scale", "smoke", "--data", "fashion_mnist", "--data-dir", "nowhere"], "fashion_mnist not found"),
+                               (["--plot", "--out", "empty"], "run without --plot")]:
+        done = run(script, *arguments, cwd=tmp_path)
+        assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()[-1]) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("CLP_DATA"), reason="needs real data: set CLP_DATA")
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
+def test_examples__real_data_at_smoke_scale(name, tmp_path):
+    done = run(ROOT / "examples" / "blur_deficit.py", "--scale", "smoke", "--data", name, "--out", ".", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / f"achille_blur.{name}.smoke.json").exists(), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")), ids=lambda p: p.stem)
+def test_mutants__each_fails(mutant):
+    """A plausible wrong solution is caught; the test that must catch it is named in its first line."""
+    expected = re.search(r"caught by (test_\w+)", mutant.read_text()).group(1)
+    done = run("-m", "pytest", "-q", "--student", mutant, "-k", expected, "-p", "no:cacheprovider", cwd=ROOT, timeout=120)
+    assert done.returncode == 1 and re.search(rf"FAILED \S+::{expected}", done.stdout), done.stdout[-2000:]
+
+
+@pytest.mark.slow
+def test_student__the_right_solution_passes(tmp_path):
+    solution = tmp_path / "mine.py"
+    solution.write_text("from clp_min import deficits\n\n\ndef vertical_flip(x):\n    return deficits.vertical_flip(x)\n")
+    done = run("-m", "pytest", "-q", "--student", solution, cwd=ROOT)
+    assert done.returncode == 0 and re.search(r"1 passed", done.stdout), done.stdout
+    solution.write_text("def something_else():\n    pass\n")
+    assert "defines none of" in run("-m", "pytest", "--student", solution, cwd=ROOT).stderr
+
+
+def readme_blocks():
+    return re.findall(r"```(?:sh|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+@pytest.mark.slow
+def test_readme__python_example_runs(tmp_path):
+    code = next(block for block in readme_blocks() if "import torch" in block)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    (tmp_path / "mine.py").write_text(code)
+    done = run("mine.py", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_readme__links_and_scripts_exist():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+    for script in set(re.findall(r"(?:python |`)(examples/\w+\.py)", text)):
+        assert (ROOT / script).exists(), script
+
+
+def test_readme__tables_are_those_of_the_results():
+    done = run(ROOT / "examples" / "tables.py", "--check", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
