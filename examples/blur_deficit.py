@@ -5,10 +5,14 @@ stays long enough, accuracy does not recover. Controls: an all-sharp run of the 
 that starts again when the blur ends (achille_restart). achille_fisher follows the trace of the Fisher information.
 """
 
+import math
+
 import achille
 import common
+import torch
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
+from clp_min.plot import contact_sheet
 from clp_min.record import headline
 from clp_min.schedule import Phase, restart_learning_rate
 from clp_min.seeding import generator
@@ -88,8 +92,6 @@ def achille_fisher(run):
     last epoch's, and the trace after the longest deficit and its sharp epochs is above the normal run's after as many sharp epochs,
     each by > 3 standard errors over >= 3 seeds. The highest value is chosen on the curve; the claim of a rise and fall is about it.
     """
-    import math
-
     config, log = run.config, run.log
     series, logs = [], {}
     for d in config.fisher_removals:
@@ -131,6 +133,17 @@ def schedules(run):
     return plan
 
 
+def draw_data(run, dataset):
+    """OUT/DATA.png: two training images of each class, sharp and blurred."""
+    x, y = dataset.train
+    chosen = torch.cat([(y == c).nonzero()[:2, 0] for c in range(dataset.classes)])[:20]
+    rows = [("sharp", x[chosen].cpu().numpy()), ("blurred", run.config.blur(x[chosen]).cpu().numpy())]
+    run.arguments.out.mkdir(parents=True, exist_ok=True)
+    kind = "synthetic, " if run.arguments.data in common.SYNTHETIC else ""
+    title = f"{run.arguments.data} ({kind}{x.shape[2]}x{x.shape[3]} pixels): two images of each class"
+    contact_sheet(rows, run.arguments.out / f"{run.arguments.data}.png", title)
+
+
 def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
     config, plan = run.config, schedules(run)
@@ -139,6 +152,8 @@ def main(argv=None):
     common.announce(run, achille.prepare(run, 0)[1], plan)
     for seed in run.seeds:
         data, setup = achille.prepare(run, seed)
+        if seed == 0:
+            draw_data(run, data)
         for epoch, state, names in common.trained(run, seed, setup, plan):
             if epoch in ends:
                 run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
