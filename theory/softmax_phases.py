@@ -1,0 +1,108 @@
+"""Linear softmax on data with weak and strong features: the learning phases in closed form.
+
+"Understanding and leveraging the learning phases of neural networks", section 3. Data (Eq. 1): l classes, d attributes, d/l of them own
+each class; an example of class y has its own attributes at 1 (weak) or at k (strong), half of the examples each, all others at 0.
+Gradient descent with the deterministic start (Assumption 2) moves two numbers: f, each own weight, and g, each other weight, with
+f + (l - 1) g = 1. So everything is a function of Delta = f - g: the sum of a class's own weights over the others'.
+Reconstruction R is the mean squared error per attribute of a linear decoder from the softmax outputs q.
+"""
+
+import numpy as np
+
+
+def _check(l, d, k):
+    if l < 2 or d < l or d % l or k < 1:
+        raise ValueError(f"need l >= 2, d a multiple of l, k >= 1; got l = {l}, d = {d}, k = {k}")
+
+
+def simulate(l, d, k, lr, steps):
+    """Delta at steps 0..steps, (steps + 1,): the exact full-batch gradient descent for any l, d, in one scalar per step.
+
+        Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)],   Delta_0 = 0
+    """
+    _check(l, d, k)
+    delta = np.zeros(steps + 1)
+    for t in range(steps):
+        weak, strong = (v / (np.exp(min(v * delta[t], 700.0)) + l - 1) for v in (1, k))
+        delta[t + 1] = delta[t] + lr * d / (2 * l) * (weak + strong)
+    return delta
+
+
+def full_matrix(l, d, k, lr, steps, w0=None):
+    """The same descent on the whole matrix of weights, (steps + 1, l, d), for any start w0 (l, d); None: all weights 1/d.
+
+    Row c of W gives the logit of class c; attribute j belongs to class j // (d / l). The 2l distinct examples are equally likely.
+    """
+    _check(l, d, k)
+    weights = np.empty((steps + 1, l, d))
+    weights[0] = 1 / d if w0 is None else w0
+    own = np.repeat(np.eye(l), d // l, axis=1)  # (l, d): the weak example of each class
+    x = np.concatenate([own, k * own])
+    target = np.concatenate([np.eye(l)] * 2)
+    for t in range(steps):
+        logits = x @ weights[t].T
+        q = np.exp(logits - logits.max(1, keepdims=True))
+        q /= q.sum(1, keepdims=True)
+        weights[t + 1] = weights[t] - lr * (q - target).T @ x / len(x)
+    return weights
+
+
+def outputs(delta, l, v):
+    """q_v: softmax output of the own class for an example of strength v (1 or k): e^(v Delta) / (e^(v Delta) + l - 1)."""
+    return 1 / (1 + (l - 1) * np.exp(-v * np.asarray(delta, dtype=np.float64)))
+
+
+def _excess(delta, l, v):
+    """u_v = q_v - 1/l."""
+    delta = np.asarray(delta, dtype=np.float64)
+    return -(l - 1) * np.expm1(-v * delta) / (l * (1 + (l - 1) * np.exp(-v * delta)))
+
+
+def output_ratio(delta, l, k):
+    """rho = u_k / u_1, how far apart strong and weak examples are in the outputs: k as Delta -> 0, 1 as Delta -> infinity."""
+    weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
+    return np.where(weak == 0, float(k), strong / np.where(weak == 0, 1.0, weak))
+
+
+def input_variance(l, k):
+    """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) - ((1 + k)/(2l))^2."""
+    return (1 + k**2) / (2 * l) - ((1 + k) / (2 * l)) ** 2
+
+
+def optimal_loss(delta, l, k):
+    """R_opt: least squares with intercept from the outputs q, exact; like delta. R(0) = ``input_variance``.
+
+        R_opt = [(k - 1)^2 / 2 + (l - 1)(rho - k)^2 / (1 + rho^2)] / (2 l^2)
+    Smallest, (k - 1)^2 / 4l^2, at rho = k; (k - 1)^2 / 4l as Delta -> infinity.
+    """
+    rho = output_ratio(delta, l, k)
+    loss = ((k - 1) ** 2 / 2 + (l - 1) * (rho - k) ** 2 / (1 + rho**2)) / (2 * l**2)
+    return np.where(np.asarray(delta) == 0, input_variance(l, k), loss)
+
+
+def approximate_loss(delta, l, k):
+    """R of the paper's approximate decoder, the line through its two mean outputs (Eq. 10-15, corrected); R_opt <= it <= 2 R_opt for t >= 1.
+
+        R = [((l - 1)(rho - k)/rho - (k - 1))^2 + (l - 1) k^2 (rho - 1)^2 / rho^2] / (2 l^3)
+    """
+    rho = output_ratio(delta, l, k)
+    loss = (((l - 1) * (rho - k) / rho - (k - 1)) ** 2 + (l - 1) * k**2 * (rho - 1) ** 2 / rho**2) / (2 * l**3)
+    return np.where(np.asarray(delta) == 0, input_variance(l, k), loss)
+
+
+def noisy_output_loss(delta, l, k, tau):
+    """R when the decoder sees the class's output q_c with noise of standard deviation tau: Var x - Cov^2 / (Var q + tau^2).
+
+    Finite precision is what makes the flat first phase; without it R falls at the first step.
+    """
+    weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
+    covariance = (weak + k * strong) / (2 * l)
+    variance = (weak**2 + strong**2) / (2 * (l - 1))
+    return input_variance(l, k) - covariance**2 / np.where(variance + tau**2 == 0, 1.0, variance + tau**2)
+
+
+def logit_loss(delta, l, k, tau):
+    """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the increase belongs to the softmax outputs."""
+    delta = np.asarray(delta, dtype=np.float64)
+    second, w = (1 + k**2) / 2, (k - 1) ** 2 / 4
+    return ((l - 1) * second / l * tau**2 / (delta**2 * second / l + tau**2) + w / l * tau**2 / (w / l + tau**2)) / l
