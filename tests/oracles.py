@@ -79,3 +79,55 @@ def sgd(weight, batches, lr, momentum, weight_decay):
         velocity = momentum * velocity + p.T @ x / len(y) + weight_decay * weight
         weight = weight - lr * velocity
     return weight
+
+
+def entropy_bits(symbols):
+    """Plug-in entropy of a list of hashable symbols."""
+    counts = {}
+    for s in symbols:
+        counts[s] = counts.get(s, 0) + 1
+    return -sum(c / len(symbols) * math.log2(c / len(symbols)) for c in counts.values())
+
+
+def bin_of(value, bins, low, high, outside):
+    """The interval a value lies in, by looking at each in turn; None if it is dropped."""
+    edges = np.linspace(low, high, bins + 1)
+    for b in range(bins):
+        if edges[b] <= value < edges[b + 1] or (b == bins - 1 and value == edges[-1]):
+            return b
+    if outside == "drop":
+        return None
+    if outside == "clip":
+        return 0 if value < low else bins - 1
+    return -1 if value < low else bins
+
+
+def mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside="clip"):
+    """The readings of I(X;T) with dictionaries and loops over examples; t a list of lists."""
+    rows = [[bin_of(v, bins, low, high, outside) for v in row] for row in t]
+    columns = range(len(rows[0]))
+    if reading in ("joint", "label"):
+        kept = [(tuple(r), None if y is None else int(c)) for r, c in zip(rows, y if y is not None else rows) if None not in r] if reading == "label" else [
+            (tuple(r), None) for r in rows if None not in r]
+        joint = entropy_bits([r for r, _ in kept])
+        return joint if reading == "joint" else joint + entropy_bits([c for _, c in kept]) - entropy_bits(kept)
+    if reading == "per_logit":
+        parts = [[r[c] for r in rows if r[c] is not None] for c in columns]
+        return float(np.mean([entropy_bits(part) for part in parts if part]))
+    if reading == "per_class":
+        parts = [[r[c] for r, label in zip(rows, y) if int(label) == c and r[c] is not None] for c in columns]
+        return float(np.mean([entropy_bits(part) for part in parts if part]))
+    lines = [[b for b in r if b is not None] for r in rows]
+    pool = [b for line in lines for b in line]
+    return entropy_bits(pool) - float(np.mean([entropy_bits(line) for line in lines if line]))
+
+
+def sgd_chains(h, s2, m0, rates, chains, rng):
+    """Many SGD runs on a noisy quadratic, drawn -> |grad|^2, |stochastic|^2, |effective|^2 of every chain after the given steps."""
+    e = np.tile(np.asarray(m0, dtype=float), (chains, 1))
+    for rate in rates:
+        e = e - rate * (h * e + rng.normal(size=e.shape) * np.sqrt(s2))
+    gradient = h * e
+    stochastic = gradient + rng.normal(size=e.shape) * np.sqrt(s2)
+    along = (stochastic * gradient).sum(1) / np.linalg.norm(gradient, axis=1)
+    return (gradient**2).sum(1), (stochastic**2).sum(1), along**2
