@@ -30,6 +30,8 @@ def _draw_axes(axes, series, figure):
             place = np.arange(len(one["x"])) + (number - (len(series) - 1) / 2) * 0.8 / len(series)
             axes.bar(place, mean, 0.8 / len(series), yerr=error, capsize=2, label=one["label"])
             axes.set_xticks(np.arange(len(one["x"])), one["x"])
+        elif one.get("points"):
+            axes.errorbar(one["x"], mean, error, fmt="o", markersize=3.5, capsize=2, label=one["label"])
         elif band:
             line = axes.plot(one["x"], mean, label=one["label"])[0]
             axes.fill_between(one["x"], mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -37,25 +39,31 @@ def _draw_axes(axes, series, figure):
             axes.errorbar(one["x"], mean, error, marker="o", markersize=3.5, capsize=2, label=one["label"])
     for span in figure.get("spans", ()):
         axes.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
-    axes.set(xlabel=figure["x"], ylabel=series[0]["y"], xscale=figure.get("xscale", "linear"), yscale=figure.get("yscale", "linear"))
-    if "ylim" in figure:
-        axes.set_ylim(*figure["ylim"])
+    label = series[0]["y"]
+    axes.set(xlabel=series[0].get("x_label", figure.get("x")), ylabel=label)
+    axes.set_xscale("log" if label in figure.get("log_x", ()) else "linear")
+    axes.set_yscale("log" if label in figure.get("log", ()) else "linear")
     if len(series) > 1 or figure.get("kind") != "bar":
-        axes.legend()
+        axes.legend(fontsize=8 if len(series) < 6 else 6)
 
 
 def draw_panel(result, path):
     """Draw a results file's content as PNG: means over seeds with ± one standard error; one set of axes per y label.
 
-    result["series"]: list of {"label", "x", "y" (label), "values" (seeds x points)}; result["figure"]: {"x" (label), optional "kind":
-    "bar", "xscale", "yscale", "ylim", "spans"}. Data set, scale and n are written on the figure.
+    result["series"]: list of {"label", "x", "y" (label), "values" (seeds x points), optional "points" (True: markers alone), "x_label"};
+    result["figure"]: {"x" (label), optional "kind": "bar", "log" and "log_x" (y labels whose axes are logarithmic), "spans" (shaded in x)}.
+    Data set, scale and n are written on the figure.
     """
     labels = list(dict.fromkeys(one["y"] for one in result["series"]))
+    rows = 1 if len(labels) <= 3 else 2
+    columns = -(-len(labels) // rows)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(labels), figsize=(4.6 * len(labels), 3.4), squeeze=False)
-        for one, label in zip(axes[0], labels):
+        figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.2 * rows + 0.3), squeeze=False)
+        for one in axes.flat[len(labels):]:
+            one.axis("off")
+        for one, label in zip(axes.flat, labels):
             _draw_axes(one, [s for s in result["series"] if s["y"] == label], result["figure"])
-        figure.suptitle("\n".join(textwrap.wrap(f"{result['panel']}: {result['claim']}", 70 * len(labels))), fontsize=9)
+        figure.suptitle("\n".join(textwrap.wrap(f"{result['panel']}: {result['claim']}", 70 * columns)), fontsize=9)
         variant = f", {result['variant']}" if result.get("variant") else ""
         note = f"{result['data']}{variant}, {result['scale']} scale, n = {len(result['seeds'])} seeds (mean ± s.e.); {result['verdict']}"
         figure.supxlabel(note, fontsize=7, color="0.4")

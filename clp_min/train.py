@@ -180,6 +180,12 @@ def training_step(model, optimizer, x, y, loss_function=cross_entropy, clip=None
 
 
 @torch.no_grad()
+def predict(model, x, batch_size=1000):
+    """Logits (n, classes) of ``model`` on x (n, ...), in the mode it is in, without a graph."""
+    return torch.cat([model(part) for part in x.split(batch_size)])
+
+
+@torch.no_grad()
 def evaluate(model, x, y, batch_size=1000):
     """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...), y (n,); the mode is put back."""
     training = model.training

@@ -103,14 +103,13 @@ def achille_fisher(run):
     rise = headline([max(row) - row[first] for row in logs[0]], "log")
     fall = headline([max(row) - row[-1] for row in logs[0]], "log")
     raised = headline([a[-1] - b[-1] for a, b in zip(logs[config.fisher_removals[-1]], logs[0])], "log ratio of final Tr F, deficit / none")
-    verdicts = [common.verdict(effect) for effect in (rise, fall, raised)]
-    verdict = verdicts[0] if len(set(verdicts)) == 1 else "not reproduced" if "reproduced" in verdicts else verdicts[0]
+    verdict = common.joint_verdict([rise, fall, raised])
     return {
         "claim": "the Fisher trace rises, then falls, and stays higher after a deficit", "headline": raised, "verdict": verdict,
         "finding": f"normal training: highest / first epoch = {math.exp(rise['mean']):.2g}, highest / last = {math.exp(fall['mean']):.2g};"
                    f" after {config.fisher_removals[-1]} blurred epochs the final trace is {math.exp(raised['mean']):.2g} times the normal one"
                    f" (log {raised['mean']:.2f} ± {raised['standard_error']:.2f})",
-        "series": series, "figure": {"x": "epoch", "yscale": "log", "spans": [[0, d] for d in config.fisher_removals if d]},
+        "series": series, "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[0, d] for d in config.fisher_removals if d]},
     }
 
 

@@ -45,6 +45,7 @@ class Run:
     variant: str = ""
     started: float = field(default_factory=time.monotonic)
     epochs_done: int = 0
+    epochs_planned: int = 0
     last_print: float = 0.0
 
     def wants(self, *panels):
@@ -141,10 +142,11 @@ def load_data(run, seed):
     return run.cache.subset(size, seed, "subset") if size else run.cache
 
 
-def announce(run, setup, schedules, disk=0.0):
-    """Say what the run will cost. With --dry-run: one real step of the real model, then the program ends."""
-    epochs, model = distinct_epochs(schedules), fresh_state(setup, 0).model
+def announce(run, setup, schedules, disk=0.0, epochs=None):
+    """Say what the run will cost: ``epochs`` a seed (default: the schedules' after sharing), ``disk`` GB beside the checkpoints. With --dry-run: one real step of the real model, then the program ends."""
+    epochs, model = epochs or distinct_epochs(schedules), fresh_state(setup, 0).model
     alone = sum(sum(phase.epochs for phase in phases) for phases in schedules.values())
+    run.epochs_planned = epochs * len(run.seeds)
     line = f"{Path(run.script).stem}: {run.arguments.data}, {run.arguments.scale} scale, {len(run.seeds)} seeds, device {run.arguments.device}: "
     line += f"{len(schedules)} schedules a seed, {epochs} epochs after sharing ({alone} without)"
     print(line, flush=True)
@@ -168,17 +170,17 @@ def announce(run, setup, schedules, disk=0.0):
         raise SystemExit(0)
 
 
-def trained(run, seed, setup, schedules, at=None):
-    """``sweep`` with a checkpoint, so that the same command goes on after a kill, and with a progress line."""
-    total = distinct_epochs(schedules) * len(run.seeds)
-    for point, state, names in sweep(setup, schedules, seed, at, run.work / f"seed{seed}.pt"):
+def trained(run, seed, setup, schedules, at=None, label="run"):
+    """``sweep`` with a checkpoint, so that the same command goes on after a kill, and with a progress line; ``label`` tells sweeps of a seed apart."""
+    for point, state, names in sweep(setup, schedules, seed, at, run.work / f"{label}-seed{seed}.pt"):
         yield point, state, names
         if at is None and point > 0 and not state.event:
             run.epochs_done += 1
-        _progress(run, seed, state, names, total)
+        _progress(run, seed, state, names)
 
 
-def _progress(run, seed, state, names, total):
+def _progress(run, seed, state, names):
+    total = run.epochs_planned
     terminal, now = sys.stdout.isatty(), time.monotonic()
     if now - run.last_print < (0.2 if terminal else 20):
         return
@@ -236,6 +238,17 @@ def verdict(effect, least=0.0):
         return "no verdict (fewer than 3 seeds)"
     bar = max(least, 3 * effect["standard_error"])
     return "reproduced" if effect["mean"] > bar else "reversed" if effect["mean"] < -bar else "not reproduced"
+
+
+def joint_verdict(effects, least=0.0):
+    """The common rule for several effects: reproduced (reversed) if each is, else not reproduced."""
+    verdicts = {verdict(effect, least) for effect in effects}
+    return verdicts.pop() if len(verdicts) == 1 else "not reproduced"
+
+
+def log_ratio(a, b):
+    """log(a / b) of two positive measurements, safe at 0."""
+    return math.log(max(a, 1e-300) / max(b, 1e-300))
 
 
 def say(effect):

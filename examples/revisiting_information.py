@@ -1,0 +1,229 @@
+"""Fisher trace and mutual information while a deficit comes and goes ("Revisiting critical learning periods", section 3.3).
+
+fig1 (ResNet) and fig5 (VGG): blur in the first, second or third period of three. fig2: how the impairment and the mutual information depend
+on the number of blurred epochs at the start. Findings 1 to 3 are rows of their own. The quick scale has small stand-ins of the nets.
+"""
+
+import common
+import numpy as np
+import revisiting
+from clp_min.deficits import images
+from clp_min.fisher import fisher_trace
+from clp_min.information import READINGS, binned_mutual_information, label_information
+from clp_min.record import headline
+from clp_min.schedule import Phase, distinct_epochs
+from clp_min.seeding import generator
+from clp_min.train import accuracy, current_data, predict
+
+SHOWN = "per_logit"  # the reading in the figures and verdicts; all are in the results
+
+
+def _curves(run, name, keys):
+    """Series (label, values) of a schedule: points after epoch 0, one row a seed."""
+    points = [p for p in run.log.series(run.seeds[0], name, keys[0])[0] if p > 0]
+    return points, {key: [[run.log.at(s, name, p, key) for p in points] for s in run.seeds] for key in keys}
+
+
+def _surge(run, net, period):
+    """Mean over the deficit's period of log(Tr F with the deficit / Tr F of the normal run at the same epoch), per seed."""
+    epochs = range((period - 1) * run.config.period + 1, period * run.config.period + 1)
+    at = run.log.at
+    return [np.mean([common.log_ratio(at(s, f"{net} period {period}", e, "fisher"), at(s, f"{net} normal", e, "fisher")) for e in epochs]) for s in run.seeds]
+
+
+def _period_panel(run, net, period):
+    """Fisher trace and information with the deficit in one period; what fig1a-c and fig5a-c share."""
+    length, name = run.config.period, f"{net} period {period}"
+    measures = ["fisher", "fisher_clean", SHOWN, SHOWN + "_clean", SHOWN + "_rescaled", *READINGS[:4], "label", "label_shuffled"]
+    points, curves = _curves(run, name, list(dict.fromkeys(measures)))
+    _, normal = _curves(run, f"{net} normal", ["fisher", SHOWN])
+    surge = headline(_surge(run, net, period), "log ratio of Tr F, deficit / normal")
+    lost = headline([run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, name, "accuracy") for s in run.seeds], "points of accuracy lost")
+    bits, labels = "I(X;T), bits", {"fisher": "on the training data as they are", "fisher_clean": "on clean data"}
+    series = [{"label": labels[key], "x": points, "y": "Tr F", "values": curves[key]} for key in labels]
+    series.append({"label": "normal training", "x": points, "y": "Tr F", "values": normal["fisher"]})
+    series += [{"label": key.replace("_", " "), "x": points, "y": bits, "values": curves[key]} for key in curves if not key.startswith("fisher")]
+    return {
+        "claim": f"the Fisher trace surges while the deficit lasts (period {period}), and information rises and falls", "headline": surge,
+        "verdict": common.verdict(surge), "series": series,
+        "finding": f"Tr F is {np.exp(surge['mean']):.2g} times the normal run's over the deficit (log {common.say(surge)}); final accuracy: {common.say(lost)};"
+                   f" ceiling of the joint reading log2 N = {np.log2(run.information_examples):.2f} bits",
+        "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[(period - 1) * length, period * length]]},
+    }
+
+
+def revisiting_fig1a(run):
+    """ResNet, deficit in period 1 of 3. Verdict: mean log ratio of Tr F to the normal run's over the deficit > 3 standard errors, >= 3 seeds."""
+    return _period_panel(run, "resnet", 1)
+
+
+def revisiting_fig1b(run):
+    """ResNet, deficit in period 2 of 3. Rule of fig1a."""
+    return _period_panel(run, "resnet", 2)
+
+
+def revisiting_fig1c(run):
+    """ResNet, deficit in period 3 of 3. Rule of fig1a."""
+    return _period_panel(run, "resnet", 3)
+
+
+def revisiting_fig5a(run):
+    """VGG, deficit in period 1 of 3. Rule of fig1a."""
+    return _period_panel(run, "vgg", 1)
+
+
+def revisiting_fig5b(run):
+    """VGG, deficit in period 2 of 3. Rule of fig1a."""
+    return _period_panel(run, "vgg", 2)
+
+
+def revisiting_fig5c(run):
+    """VGG, deficit in period 3 of 3. Rule of fig1a."""
+    return _period_panel(run, "vgg", 3)
+
+
+def _impairment(run, net):
+    """Accuracy lost to d initial deficit epochs, (seeds x durations); the same number of sharp epochs follows each."""
+    return [[run.log.last(s, f"{net} first 0", "accuracy") - run.log.last(s, f"{net} first {d}", "accuracy") for d in run.config.durations] for s in run.seeds]
+
+
+def _peaks(run, net):
+    """(duration of the largest impairment, at the grid's edge?, epoch of the largest information per seed, on the deficit's data)."""
+    lost = _impairment(run, net)
+    effects = [headline([row[i] for row in lost], "") for i in range(len(run.config.durations))]
+    best = max(range(len(effects)), key=lambda i: effects[i]["mean"])
+    error = effects[best]["standard_error"] if len(lost) > 1 else 0.0
+    first = next(i for i, e in enumerate(effects) if e["mean"] >= effects[best]["mean"] - error)
+    trunk = f"{net} first {run.config.durations[-1]}"
+    epochs = list(range(1, run.config.durations[-1] + 1))
+    return run.config.durations[first], first == len(effects) - 1, [epochs[int(np.argmax([run.log.at(s, trunk, e, SHOWN) for e in epochs]))] for s in run.seeds]
+
+
+def revisiting_fig2(run):
+    """Impairment of the final accuracy, and mutual information, against the number of initial deficit epochs.
+
+    The impairment's peak is the smallest duration within one standard error of its maximum (said if that is the edge of the grid). Verdict:
+    "reproduced" if for both nets it lies after the epoch of the largest information by > 3 standard errors (of that epoch, over >= 3 seeds).
+    """
+    series, effects, words = [], [], []
+    for net in ("vgg", "resnet"):
+        impairment_peak, edge, information_peaks = _peaks(run, net)
+        effects.append(headline([impairment_peak - e for e in information_peaks], "epochs"))
+        words.append(f"{net}: impairment peaks at {impairment_peak}{' (the edge of the grid)' if edge else ''}, information {common.say(effects[-1])} earlier")
+        series.append({"label": net, "x": run.config.durations, "y": "accuracy lost (points)", "values": _impairment(run, net)})
+        epochs = list(range(1, run.config.durations[-1] + 1))
+        values = [[run.log.at(s, f"{net} first {run.config.durations[-1]}", e, SHOWN) for e in epochs] for s in run.seeds]
+        series.append({"label": net, "x": epochs, "y": f"I(X;T) on blurred data, {SHOWN} (bits)", "values": values})
+    weakest = min(effects, key=lambda e: e["mean"])
+    return {"claim": "information peaks before the impairment does", "headline": weakest, "verdict": common.joint_verdict(effects), "finding": "; ".join(words),
+            "series": series, "figure": {"x": "epochs of initial deficit"}}
+
+
+def revisiting_finding1(run):
+    """Finding 1: the Fisher trace surges whenever the deficit comes. Verdict: rule of fig1a for all three periods of both nets at once."""
+    rows = {f"{net} {p}": _surge(run, net, p) for net in ("resnet", "vgg") for p in (1, 2, 3)}
+    effects = {name: headline(row, "log ratio of Tr F") for name, row in rows.items()}
+    return {
+        "claim": "the Fisher trace surges in every period in which the deficit comes", "headline": min(effects.values(), key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict(list(effects.values())), "finding": "log ratio to normal training: " + ", ".join(f"{k}: {v['mean']:.2f} ± {v['standard_error']:.2f}" for k, v in effects.items()),
+        "series": [{"label": "net, period of the deficit", "x": list(rows), "y": "log(Tr F / Tr F of normal training)", "values": [list(v) for v in zip(*rows.values())]}],
+        "figure": {"x": "net, period of the deficit", "kind": "bar"},
+    }
+
+
+def revisiting_finding2(run):
+    """Finding 2: in a deficit's period information begins to fall while the Fisher trace goes on rising (period 2, both nets).
+
+    Per seed: information lost from its peak in the period to the period's end, and log Tr F gained over the same epochs. Verdict: "reproduced" if
+    both are > 3 standard errors above 0 over >= 3 seeds for both nets. Beside it: information with the logits rescaled to one size, in
+    which growth of the logits cannot show.
+    """
+    length, effects, words, series = run.config.period, [], [], []
+    epochs = list(range(length + 1, 2 * length + 1))
+    for net in ("resnet", "vgg"):
+        name, rows = f"{net} period 2", {"lost": [], "gained": []}
+        for s in run.seeds:
+            bits = [run.log.at(s, name, e, SHOWN) for e in epochs]
+            peak = int(np.argmax(bits))
+            rows["lost"].append(bits[peak] - bits[-1])
+            rows["gained"].append(common.log_ratio(run.log.at(s, name, epochs[-1], "fisher"), run.log.at(s, name, epochs[peak], "fisher")))
+        lost, gained = headline(rows["lost"], "bits lost after the peak"), headline(rows["gained"], "log Tr F gained")
+        effects += [lost, gained]
+        words.append(f"{net}: {common.say(lost)}, {common.say(gained)}")
+        for key, y in ((SHOWN, "I(X;T), bits"), (SHOWN + "_rescaled", "I(X;T), bits, logits rescaled"), ("fisher", "Tr F")):
+            series.append({"label": net, "x": epochs, "y": y, "values": [[run.log.at(s, name, e, key) for e in epochs] for s in run.seeds]})
+    return {"claim": "during a deficit information falls while the Fisher trace rises", "headline": min(effects, key=lambda e: e["mean"] / (e["standard_error"] or 1)),
+            "verdict": common.joint_verdict(effects), "finding": "; ".join(words), "series": series, "figure": {"x": "epoch (deficit in all of them)", "log": ["Tr F"]}}
+
+
+def revisiting_finding3(run):
+    """Finding 3: a deficit in period 2 leaves no damage, one in period 1 does.
+
+    Verdict: "reproduced" if accuracy lost to period 1 minus that lost to period 2 is > 3 standard errors over >= 3 seeds, for both nets.
+    (Period 2 is followed by half as many sharp epochs as period 1, which works against the claim.) The other half, the peaks, is fig2.
+    """
+    rows, effects = {}, []
+    for net in ("resnet", "vgg"):
+        lost = {p: [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, f"{net} period {p}", "accuracy") for s in run.seeds] for p in (1, 2, 3)}
+        rows |= {f"{net} {p}": values for p, values in lost.items()}
+        effects.append(headline([a - b for a, b in zip(lost[1], lost[2])], "points"))
+    costs = ", ".join(f"{name}: {common.say(headline(row, 'points'))}" for name, row in rows.items())
+    return {"claim": "a deficit in period 1 damages, the same in period 2 does not", "headline": min(effects, key=lambda e: e["mean"]), "verdict": common.joint_verdict(effects),
+            "finding": f"lost to a deficit in period 1, 2, 3: {costs}",
+            "series": [{"label": "drop", "x": list(rows), "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows.values())]}],
+            "figure": {"x": "net, period of the deficit", "kind": "bar"}}
+
+
+PANELS = [revisiting_fig1a, revisiting_fig1b, revisiting_fig1c, revisiting_fig5a, revisiting_fig5b, revisiting_fig5c, revisiting_fig2,
+          revisiting_finding1, revisiting_finding2, revisiting_finding3]
+
+
+def schedules(run):
+    """name -> phases, for one net."""
+    config, blur = run.config, images(run.config.blur)
+    plan = {"normal": [Phase(3 * config.period)]}
+    for p in (1, 2, 3):
+        plan[f"period {p}"] = [Phase((p - 1) * config.period), Phase(config.period, blur), Phase((3 - p) * config.period)]
+    if run.wants(revisiting_fig2):
+        plan |= {f"first {d}": [Phase(d, blur), Phase(config.recovery)] for d in config.durations}
+    return plan
+
+
+def information(model, x, y, g):
+    """All readings of I(X;T), bits; the label reading beside its value for shuffled labels; and the shown one with logits rescaled to sd 1/2."""
+    t = predict(model, x)
+    values = {reading: binned_mutual_information(t, reading, y) for reading in READINGS[:4]}
+    values["label"], values["label_shuffled"] = label_information(t, y, g)
+    values[SHOWN + "_rescaled"] = binned_mutual_information(0.5 * t / t.std(), SHOWN)
+    return values
+
+
+def main(argv=None):
+    run = common.start(__file__, __doc__, PANELS, revisiting.CONFIGS, argv)
+    config, plan = run.config, schedules(run)
+    ends = {sum(phase.epochs for phase in phases) for phases in plan.values()}
+    nets = {net: getattr(config, net) for net in ("resnet", "vgg")}
+    dataset = revisiting.prepare(run, 0)
+    run.information_examples = min(config.information_examples, len(dataset.train[0]))
+    everything = {f"{net} {name}": phases for net in nets for name, phases in plan.items()}
+    common.announce(run, revisiting.make_setup(run, dataset, config.resnet, config.lr), everything, epochs=len(nets) * distinct_epochs(plan))
+    for seed in run.seeds:
+        dataset = revisiting.prepare(run, seed)
+        for net, make in nets.items():
+            setup = revisiting.make_setup(run, dataset, make, config.lr)
+            for epoch, state, names in common.trained(run, seed, setup, plan, label=net):
+                names, model = [f"{net} {name}" for name in names], state.model
+                seen, y = current_data(setup, state, slice(run.information_examples))
+                clean, g, n = setup.x[: run.information_examples], generator(seen.device, seed, epoch, "information"), config.fisher_examples
+                values = information(model, seen, y, g)
+                values[SHOWN + "_clean"] = binned_mutual_information(predict(model, clean), SHOWN)
+                values["fisher"] = fisher_trace(model, seen[:n], "signs", generator=g).total
+                values["fisher_clean"] = fisher_trace(model, clean[:n], "signs", generator=g).total
+                if epoch in ends:
+                    values["accuracy"] = accuracy(model, *dataset.test)
+                run.log.add(seed, names, epoch, **values)
+    common.finish(run)
+
+
+if __name__ == "__main__":
+    common.call(main)
