@@ -86,8 +86,8 @@ PAPER = Config()
 QUICK = replace(
     PAPER, resnet=small_resnet, vgg=small_cnn, deit=small_deit, augment=None, blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
     lr=0.2, deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, weight_decay=5e-4, batch_size=128, clip=2.0, period=15,
-    durations=(0, 2, 5, 10, 20), recovery=20, fisher_examples=100, information_examples=500, epochs=48, deit_epochs=48,
-    long_deficit=12, short_deficit=6, late_window=(12, 24),
+    durations=(0, 2, 5, 10, 20), recovery=20, fisher_examples=100, information_examples=500, epochs=40, deit_epochs=40,
+    long_deficit=10, short_deficit=5, late_window=(10, 20),
 )
 CIFAR = replace(QUICK, train_size=2000, side=16, blur=partial(deficits.pooled_blur, size=4), lr=0.1)
 TINY_RUN = dict(
