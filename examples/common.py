@@ -200,6 +200,9 @@ def result_path(run, panel):
 
 def finish(run):
     """Compute, write and draw every panel that was asked for, say what each found, and remove the unfinished state."""
+    if run.arguments.dry_run:
+        print("dry run: this script trains no network, its whole work is seconds; nothing was written")
+        raise SystemExit(0)
     if sys.stdout.isatty():
         print()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "clp_min": clp_min.__version__}

@@ -20,7 +20,7 @@ from theory.binning import gaussian_binned_entropy
 from theory.deep_linear import gated_pathways
 from theory.sgd import interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments, theorem1_bound
 from theory.softmax_fisher import kl_divergence, separable_quantities, softmax_fisher_matrix, softmax_fisher_trace
-from theory.softmax_phases import approximate_loss, full_matrix, logit_loss, noisy_output_loss, optimal_loss, simulate
+from theory.softmax_phases import approximate_loss, full_matrix, logit_loss, noisy_output_loss, optimal_loss, second_minimum, simulate, single_logit_loss
 
 PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfunction(value)}
 

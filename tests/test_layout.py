@@ -38,7 +38,7 @@ def test_layout__oracles_share_no_code_with_the_project():
 
 
 def test_layout__each_panel_is_defined_once():
-    names = [name for path in (ROOT / "examples").glob("*.py") for name in re.findall(r"^def ((?:achille|revisiting|phases)_\w+)\(", path.read_text(), re.M)]
+    names = [name for path in (ROOT / "examples").glob("*.py") for name in re.findall(r"^def ([a-z]\w+)\(run\):", path.read_text(), re.M)]
     assert len(names) == len(set(names)) > 0
     for result in PANELS.glob("*.json"):
         assert result.name.split(".")[0] in names, result

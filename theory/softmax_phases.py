@@ -106,3 +106,40 @@ def logit_loss(delta, l, k, tau):
     delta = np.asarray(delta, dtype=np.float64)
     second, w = (1 + k**2) / 2, (k - 1) ** 2 / 4
     return ((l - 1) * second / l * tau**2 / (delta**2 * second / l + tau**2) + w / l * tau**2 / (w / l + tau**2)) / l
+
+
+def stage_boundaries(l, k):
+    """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l - 1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
+    return np.log(l - 1) / k, np.log(l - 1)
+
+
+def second_minimum(l, k):
+    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after t = 1."""
+    if l == 2:
+        return np.nan
+    low, high = 1e-6, 50.0  # rho - k is positive just after 0 and negative at the end
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if output_ratio(middle, l, k) > k else (low, middle)
+    return low
+
+
+def flow_time(delta, l, d, k, lr, nodes=20_001):
+    """Steps of gradient flow from 0 to Delta: (2l / lr d) int_0^Delta ds / sum_v v/(e^(v s) + l - 1), by Simpson's rule."""
+    s = np.linspace(0, delta, nodes)
+    slowness = 1 / sum(v / (np.exp(np.minimum(v * s, 700)) + l - 1) for v in (1, k))
+    weights = np.where(np.arange(nodes) % 2 == 1, 4.0, 2.0)
+    weights[[0, -1]] = 1.0
+    return 2 * l / (lr * d) * float((weights * slowness).sum()) * (s[1] - s[0]) / 3
+
+
+def single_logit_loss(delta, l, k):
+    """R of least squares from the class's own logit alone: (1 + k^2)(l - 1)/(2 l^2) at the start, (k - 1)^2/4l^2 in the end.
+
+    At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too, but of order 1/l^2, not 1/l.
+    """
+    delta = np.asarray(delta, dtype=np.float64)
+    f, g, first, second = (1 + (l - 1) * delta) / l, (1 - delta) / l, (1 + k) / 2, (1 + k**2) / 2
+    covariance = second * f / l - first**2 / l**2
+    variance = second * (f**2 + (l - 1) * g**2) / l - first**2 / l**2
+    return input_variance(l, k) - covariance**2 / variance
