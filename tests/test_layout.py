@@ -38,10 +38,12 @@ def test_layout__oracles_share_no_code_with_the_project():
 
 
 def test_layout__each_panel_is_defined_once():
-    names = [name for path in (ROOT / "examples").glob("*.py") for name in re.findall(r"^def ([a-z]\w+)\(run\):", path.read_text(), re.M)]
-    assert len(names) == len(set(names)) > 0
-    for result in PANELS.glob("*.json"):
-        assert result.name.split(".")[0] in names, result
+    texts = {path: path.read_text() for path in (ROOT / "examples").glob("*.py")}
+    panels = [name for text in texts.values() for found in re.findall(r"^PANELS = \[(.*?)\]", text, re.M | re.S) for name in re.findall(r"\w+", found)]
+    for name in panels:
+        assert sum(len(re.findall(rf"^def {name}\(run\):\n    \"\"\"", text, re.M)) for text in texts.values()) == 1, f"{name} is not one documented function"
+    assert len(panels) == len(set(panels)) > 0
+    assert {result.name.split(".")[0] for result in PANELS.glob("*.json")} <= set(panels)
 
 
 def test_layout__public_names_are_unique():

@@ -1,0 +1,110 @@
+"""How much of the input is left in a layer: decoders and linear probes ("Understanding and leveraging the learning phases").
+
+Layers as the paper counts them: -1 the logits, -2 the input of the last dense layer, -3 the second last block (ResNet) or the activation
+after the second last convolution (VGG and other plain nets). Measure in eval mode, fit on training data, report on held-out data.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clp_min.models import BasicBlock
+
+
+@torch.no_grad()
+def layer_features(model, x, batch_size=1000):
+    """{-1, -2, -3: (n, features)} of x (n, ...), flattened; a layer that the net does not have is left out (a linear net has -1 alone).
+
+    ValueError: no Linear layer, or BatchNorm in training mode (its features would depend on the batch).
+    """
+    modules = list(model.modules())
+    linear = [m for m in modules if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ValueError("the model has no Linear layer")
+    if any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.training for m in modules):
+        raise ValueError("BatchNorm is in training mode: call model.eval() first")
+    blocks = [m for m in modules if isinstance(m, BasicBlock)]
+    convolutions = [i for i, m in enumerate(modules) if isinstance(m, nn.Conv2d)]
+    third = None
+    if len(blocks) > 1:
+        third = blocks[-2]
+    elif len(convolutions) > 1 and not blocks:
+        third = next(m for m in modules[convolutions[-2] :] if isinstance(m, nn.ReLU))
+    kept = {-1: [], -2: [], -3: []}
+    handles = [linear[-1].register_forward_hook(lambda m, inputs, output: (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None)]
+    if third is not None:
+        handles.append(third.register_forward_hook(lambda m, inputs, output: kept[-3].append(output.flatten(1))))
+    try:
+        for part in x.split(batch_size):
+            model(part)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(linear) == 1 and not convolutions:
+        kept[-2] = []  # the input itself
+    return {layer: torch.cat(parts) for layer, parts in kept.items() if parts}
+
+
+def _standardised(features, test_features):
+    mean, sd = features.mean(0), features.std(0)
+    sd = torch.where(sd > 1e-6, sd, torch.ones_like(sd))  # a dead feature stays 0
+    return (features - mean) / sd, (test_features - mean) / sd
+
+
+def _ridge(features, target, ridge):
+    """Weights (features, targets) of least squares with penalty ridge * n on standardised features; targets are centred."""
+    gram = features.T @ features
+    return torch.linalg.solve(gram + ridge * len(features) * torch.eye(len(gram), device=gram.device, dtype=gram.dtype), features.T @ target)
+
+
+def reconstruction_loss(features, x, test_features, test_x, ridge=1e-3):
+    """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n, ...)): sum |x - x^|^2 / sum |x - mean x|^2.
+
+    1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in float64, in closed form: the quick
+    variant of the paper's trained decoder, without its optimiser's noise. Returns a 0-dim tensor.
+    """
+    features, test_features = _standardised(features.double(), test_features.double())
+    x, test_x = x.flatten(1).double(), test_x.flatten(1).double()
+    mean = x.mean(0)
+    decoded = test_features @ _ridge(features, x - mean, ridge) + mean
+    return (test_x - decoded).square().sum() / (test_x - mean).square().sum()
+
+
+def linear_probe(features, y, test_features, test_y, ridge=1e-3):
+    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets. 0-dim tensor."""
+    features, test_features = _standardised(features.double(), test_features.double())
+    target = F.one_hot(y, int(y.max()) + 1).double()
+    mean = target.mean(0)
+    return 100 * ((test_features @ _ridge(features, target - mean, ridge) + mean).argmax(1) == test_y).double().mean()
+
+
+def linear_decoder(features, shape):
+    """The one-layer decoder of the authors' code: Linear to an image of ``shape`` (channels, side, side)."""
+    channels, side, _ = shape
+    return nn.Sequential(nn.Linear(features, channels * side * side), nn.Unflatten(1, shape))
+
+
+def deconvolution_decoder(features, shape, width=64):
+    """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU until the side (a power of two) is reached."""
+    channels, side, _ = shape
+    doublings = (side // 4).bit_length() - 1
+    if 4 * 2**doublings != side or doublings < 1:
+        raise ValueError(f"the side must be 8, 16, 32 …, got {side}")
+    widths = [width * 2**i for i in reversed(range(doublings))]
+    layers = [nn.Linear(features, widths[0] * 16), nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
+    for inputs, outputs in zip(widths, widths[1:]):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
+
+
+def trained_decoder_loss(decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128):
+    """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error (the paper: 30 epochs, 3e-4). 0-dim tensor."""
+    features, test_features = _standardised(features, test_features)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=lr)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x), device=x.device, generator=generator).split(batch_size):
+            optimizer.zero_grad()
+            F.mse_loss(decoder(features[batch]), x[batch]).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return (test_x - decoder(test_features)).square().sum() / (test_x - x.mean(0)).square().sum()

@@ -1,0 +1,95 @@
+"""Settings and preparation shared by the scripts on "Understanding and leveraging the learning phases of neural networks".
+
+Scripts: phases_reconstruction, phases_transfer. (This file is no script.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+import common
+from clp_min import models
+from clp_min.data import Dataset
+from clp_min.train import Setup
+
+
+def f0(channels, side, classes):
+    return models.linear_softmax(channels * side * side, classes)
+
+
+def resnet10(channels, side, classes):
+    return models.resnet10(channels, classes)
+
+
+def small_resnet(channels, side, classes):
+    return models.resnet((1, 1, 1), (8, 16, 32), channels, classes)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The published experiment."""
+
+    seeds: int = 5  # "five runs"
+    train_size: int | None = None
+    side: int | None = 32  # "all scaled to 32x32"
+    linear: Callable = f0
+    net: Callable = resnet10
+    lr: float = 0.002
+    linear_lr: float = 0.002
+    momentum: float = 0.9  # not stated in the paper; in the authors' code
+    batch_size: int = 128
+    last: int = 16  # measured at steps 0, 1, 2, 4 … 2^last; 256 epochs of 60,000 are 2^16.9 steps
+    decoder: str = "trained"  # deconvolution, 30 epochs of Adam; "linear": ridge least squares
+    generator: tuple = ()
+
+
+PAPER = Config()
+# smaller rates make the near-constant phase longer and the run too
+QUICK = replace(PAPER, seeds=3, train_size=2000, side=None, net=small_resnet, lr=0.05, linear_lr=0.2, momentum=0.0, last=10, decoder="linear",
+                generator=(("noise", 0.2), ("colour", True), ("test_size", 1000)))
+REAL = replace(QUICK, side=16, generator=())
+TINY_RUN = dict(seeds=1, train_size=256, last=3)
+CONFIGS = {
+    ("shapes", "quick"): QUICK, ("fashion_mnist", "quick"): REAL, ("mnist", "quick"): REAL, ("cifar10", "quick"): REAL,
+    ("shapes", "smoke"): replace(QUICK, **TINY_RUN), ("mnist", "smoke"): replace(REAL, **TINY_RUN),
+    ("fashion_mnist", "paper"): PAPER, ("mnist", "paper"): PAPER, ("cifar10", "paper"): PAPER, ("cifar100", "paper"): PAPER,
+}
+
+
+def prepare(run, seed):
+    """The data set of one seed, standardised, on the device."""
+    dataset = common.load_data(run, seed)
+    if run.config.side:
+        dataset = dataset.resized(run.config.side) if run.config.side < dataset.train[0].shape[2] else _enlarged(dataset, run.config.side)
+    return dataset.standardised().to(run.arguments.device)
+
+
+def _enlarged(dataset, side):
+    def grown(pair):
+        return torch.nn.functional.interpolate(pair[0], size=(side, side), mode="bilinear", align_corners=False), pair[1]
+
+    return Dataset(dataset.name, dataset.classes, grown(dataset.train), grown(dataset.test))
+
+
+def steps(config):
+    """Measured steps: 0 and the powers of two."""
+    return {0} | {2**i for i in range(config.last + 1)}
+
+
+def make_setup(config, dataset, net, lr):
+    """Setup of one net; the paper uses no augmentation and no weight decay."""
+    x, y = dataset.train
+    return Setup(model=lambda: net(x.shape[1], x.shape[2], dataset.classes), x=x, y=y, lr=lr, batch_size=min(config.batch_size, len(x)),
+                 optimizer=partial(torch.optim.SGD, momentum=config.momentum))
+
+
+def turning(rows, sign=1.0):
+    """Per seed, on a curve over the measured steps: (fall from the first value to the least, rise from the least to the last), relative to the first.
+
+    The least value is chosen on the mean curve over seeds, so that no seed chooses its own; sign -1 turns the curve over.
+    """
+    means = [sign * sum(column) / len(column) for column in zip(*rows)]
+    best = means.index(min(means))
+    return best, [sign * (row[0] - row[best]) for row in rows], [sign * (row[-1] - row[best]) for row in rows]

@@ -1,0 +1,123 @@
+"""Accuracy and reconstruction loss at steps 0, 1, 2, 4 … ("Understanding and leveraging the learning phases", empirical analysis).
+
+fig1: linear softmax regression, decoded from logits and from softmax outputs. fig2: a ResNet at layers -1, -2, -3. fig4: how a single input
+attribute of the last dense layer comes to belong to a class.
+"""
+
+import common
+import phases
+import torch
+from clp_min.reconstruction import deconvolution_decoder, layer_features, reconstruction_loss, trained_decoder_loss
+from clp_min.record import headline
+from clp_min.schedule import Phase
+from clp_min.seeding import generator, global_seed
+from clp_min.train import accuracy
+
+FALL, RISE = "fall to the least loss", "rise after it"
+
+
+def _curve(run, name, key):
+    points = run.log.series(run.seeds[0], name, key)[0]
+    return [max(p, 0.5) for p in points], [run.log.series(s, name, key)[1] for s in run.seeds]
+
+
+def _phases(run, name, keys, claim):
+    """Loss curves of several layers with their fall and rise, for fig1 and fig2: (result, effects by key)."""
+    x, correct = _curve(run, name, "accuracy")
+    series, effects, words = [{"label": "classifier", "x": x, "y": "test accuracy (%)", "values": correct}], {}, []
+    for key, label in keys.items():
+        x, rows = _curve(run, name, key)
+        best, fall, rise = phases.turning(rows)
+        effects[key] = headline(fall, FALL), headline(rise, RISE)
+        steps = run.log.series(run.seeds[0], name, key)[0]
+        words.append(f"{label}: {headline([r[0] for r in rows], '')['mean']:.3f}, least at step {steps[best]}, fall {common.say(effects[key][0])}, rise {common.say(effects[key][1])}")
+        series.append({"label": label, "x": x, "y": "reconstruction loss / variance", "values": rows})
+    return {"claim": claim, "finding": "; ".join(words), "series": series,
+            "figure": {"x": "step (0 is drawn at 1/2)", "log_x": ["test accuracy (%)", "reconstruction loss / variance"]}}, effects
+
+
+def phases_fig1(run):
+    """Linear softmax regression. Verdict: "reproduced" if the loss from the logits falls and rises again, each by > 3 standard errors over >= 3 seeds.
+
+    The theory says that logits never rise in the linear model of the data, so this decides for real inputs; softmax outputs beside them.
+    """
+    result, effects = _phases(run, "linear", {"loss": "from the logits", "loss_softmax": "from the softmax outputs"},
+                              "reconstruction from a linear classifier falls, then rises")
+    return result | {"headline": effects["loss"][1], "verdict": common.joint_verdict(effects["loss"])}
+
+
+def phases_fig2(run):
+    """ResNet, layers -1, -2, -3. Verdict: "reproduced" if the loss at layer -1 falls and rises, each by > 3 standard errors over >= 3 seeds, and the rise, as a share
+    of the fall, is smaller at layer -3 (means)."""
+    result, effects = _phases(run, "net", {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}, "the phases are plainest at the output and fade towards the input")
+    verdict = common.joint_verdict(effects["loss_1"])
+    if verdict == "reproduced" and effects["loss_3"][1]["mean"] / effects["loss_3"][0]["mean"] > effects["loss_1"][1]["mean"] / effects["loss_1"][0]["mean"]:
+        verdict = "not reproduced"
+    return result | {"headline": effects["loss_1"][1], "verdict": verdict}
+
+
+def phases_fig4(run):
+    """Inputs of the last dense layer: share of each attribute's positive class means that belongs to its largest class (1/classes: to all alike), mean over attributes.
+
+    Verdict: "reproduced" if the share grows from step 0 to the end by > 3 standard errors over >= 3 seeds.
+    """
+    x, rows = _curve(run, "net", "share")
+    grown = headline([row[-1] - row[0] for row in rows], "of the share of the largest class")
+    series = [{"label": "mean over attributes", "x": x, "y": "share of the largest class", "values": rows}]
+    for c in range(3):
+        for k in range(len(run.log.at(run.seeds[0], "net", 0, "classes")[c])):
+            values = [[run.log.at(s, "net", p, "classes")[c][k] for p in run.log.series(s, "net", "classes")[0]] for s in run.seeds[:1]]
+            series.append({"label": f"class {k}", "x": x, "y": f"class means of attribute {c} (seed 0)", "values": values})
+    axes = list(dict.fromkeys(one["y"] for one in series))
+    return {"claim": "each input attribute of the last layer comes to belong to one or a few classes", "headline": grown, "verdict": common.verdict(grown),
+            "finding": f"share of the largest class: {headline([r[0] for r in rows], '')['mean']:.3f} at the start, grown by {common.say(grown)}", "series": series,
+            "figure": {"x": "step (0 is drawn at 1/2)", "log_x": axes}}
+
+
+PANELS = [phases_fig1, phases_fig2, phases_fig4]
+
+
+def loss_of(run, seed, step, features, x, test_features, test_x):
+    """Reconstruction loss with the scale's decoder."""
+    if run.config.decoder == "linear":
+        return float(reconstruction_loss(features, x, test_features, test_x))
+    with global_seed(seed, step, "decoder"):
+        decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
+    return float(trained_decoder_loss(decoder, features, x, test_features, test_x, generator(x.device, seed, step, "decoder batches")))
+
+
+def class_shares(features, y, classes):
+    """(mean over attributes of the largest class's share of the class means, class means of the three most active attributes)."""
+    means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)  # (classes, attributes)
+    shares = means.max(0).values / means.sum(0).clamp(min=1e-12)
+    active = means.sum(0) > 1e-12
+    return float(shares[active].mean()), means[:, means.sum(0).topk(3).indices].T.tolist()
+
+
+def main(argv=None):
+    run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
+    config = run.config
+    dataset, at = phases.prepare(run, 0), phases.steps(run.config)
+    jobs = [("linear", config.linear, config.linear_lr)] * run.wants(phases_fig1) + [("net", config.net, config.lr)] * run.wants(phases_fig2, phases_fig4)
+    setup = phases.make_setup(config, dataset, jobs[-1][1], jobs[-1][2])
+    plan = {"run": [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))]}
+    common.announce(run, setup, {label: plan["run"] for label, *_ in jobs}, epochs=len(jobs) * plan["run"][0].epochs)
+    for seed in run.seeds:
+        dataset = phases.prepare(run, seed)
+        (x, y), (test_x, test_y) = dataset.train, dataset.test
+        for label, net, lr in jobs:
+            for step, state, _ in common.trained(run, seed, phases.make_setup(config, dataset, net, lr), plan, at, label):
+                features, test_features = layer_features(state.model, x), layer_features(state.model, test_x)
+                values = {"accuracy": accuracy(state.model, test_x, test_y)}
+                if label == "linear":
+                    values["loss"] = loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
+                    values["loss_softmax"] = loss_of(run, seed, step, features[-1].softmax(1), x, test_features[-1].softmax(1), test_x)
+                else:
+                    values |= {f"loss_{-k}": loss_of(run, seed, step, features[k], x, test_features[k], test_x) for k in (-1, -2, -3)}
+                    values["share"], values["classes"] = class_shares(features[-2], y, dataset.classes)
+                run.log.add(seed, [label], step, **values)
+    common.finish(run)
+
+
+if __name__ == "__main__":
+    common.call(main)
