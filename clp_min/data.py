@@ -34,6 +34,7 @@ class Dataset:
     @staticmethod
     def from_arrays(name, classes, train, test):
         """From NumPy pairs; images of bytes become floats in [0, 1]."""
+
         def tensors(pair):
             x, y = torch.tensor(np.ascontiguousarray(pair[0])), torch.tensor(np.asarray(pair[1], dtype=np.int64))
             return (x.float() / 255 if x.dtype == torch.uint8 else x), y
@@ -58,7 +59,11 @@ class Dataset:
 
     def resized(self, size):
         """Images averaged over a size x size grid of cells (32 -> 16: means of 2x2 pixels)."""
-        return replace(self, train=(F.adaptive_avg_pool2d(self.train[0], size), self.train[1]), test=(F.adaptive_avg_pool2d(self.test[0], size), self.test[1]))
+        return replace(
+            self,
+            train=(F.adaptive_avg_pool2d(self.train[0], size), self.train[1]),
+            test=(F.adaptive_avg_pool2d(self.test[0], size), self.test[1]),
+        )
 
 
 def stratified(y, n, *key):
@@ -76,6 +81,7 @@ def stratified(y, n, *key):
 
 
 # ---- the original files ----------------------------------------------------------------------------------------------------------------
+
 
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR's pickles: NumPy arrays and built-in containers, and nothing that could run code."""
@@ -165,36 +171,70 @@ def _tiny_imagenet(folder, only=None):
 
 
 # the fifty classes of "Trap of feature diversity", Appendix (named there in words; these are their WordNet numbers)
-TINY_IMAGENET_50 = tuple("""
+TINY_IMAGENET_50 = tuple(
+    """
     n01698640 n01774750 n01917289 n01945685 n02002724 n02106662 n02125311 n02206856 n02226429 n02231487 n02233338 n02395406 n02403003
     n02437312 n02480495 n02509815 n02666196 n02788148 n02791270 n02802426 n02808440 n02823428 n02906734 n02950826 n02963159 n02988304
     n03085013 n03089624 n03355925 n03584254 n03662601 n03814639 n03838899 n03891332 n04099969 n04146614 n04179913 n04251144 n04254777
     n04356056 n04366367 n04398044 n04465501 n04532670 n04540053 n06596364 n07583066 n07695742 n09193705 n09428293
-""".split())
+""".split()
+)
 
 _IDX_FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 _CIFAR10_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 # name -> number of classes, folders to look in, reader of such a folder, a file that shows that the set is there
 SETS = {
-    "cifar10": (10, ("cifar-10-batches-py", "cifar10/cifar-10-batches-py"), lambda d: _cifar(d, _CIFAR10_FILES, "test_batch"), "test_batch"),
+    "cifar10": (
+        10,
+        ("cifar-10-batches-py", "cifar10/cifar-10-batches-py"),
+        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch"),
+        "test_batch",
+    ),
     "cifar100": (100, ("cifar-100-python", "cifar100/cifar-100-python"), lambda d: _cifar(d, ["train"], "test"), "test"),
     "mnist": (10, ("MNIST/raw", "mnist"), _idx_set, "train-images-idx3-ubyte"),
     "fashion_mnist": (10, ("FashionMNIST/raw", "fashion_mnist"), _idx_set, "train-images-idx3-ubyte"),
     "tiny_imagenet": (200, ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"), _tiny_imagenet, "wnids.txt"),
-    "tiny_imagenet50": (50, ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"), lambda d: _tiny_imagenet(d, TINY_IMAGENET_50), "wnids.txt"),
+    "tiny_imagenet50": (
+        50,
+        ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"),
+        lambda d: _tiny_imagenet(d, TINY_IMAGENET_50),
+        "wnids.txt",
+    ),
 }
 
 # name -> folder that the download fills, then (address, MD5 or None) of each file; sums as published by the sets' authors
 DOWNLOADS = {
     "cifar10": ("cifar-10-batches-py", [("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")]),
     "cifar100": ("cifar-100-python", [("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")]),
-    "mnist": ("MNIST/raw", list(zip(
-        ["https://ossci-datasets.s3.amazonaws.com/mnist/" + name for name in _IDX_FILES],
-        ["f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432", "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"]))),
-    "fashion_mnist": ("FashionMNIST/raw", list(zip(
-        ["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/" + name for name in _IDX_FILES],
-        ["8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe", "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"]))),
+    "mnist": (
+        "MNIST/raw",
+        list(
+            zip(
+                ["https://ossci-datasets.s3.amazonaws.com/mnist/" + name for name in _IDX_FILES],
+                [
+                    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                    "d53e105ee54ea40749a09fcbcd1e9432",
+                    "9fb629c4189551a2d022fa330f9573f3",
+                    "ec29112dd5afa0611ce80d1b7f02629c",
+                ],
+            )
+        ),
+    ),
+    "fashion_mnist": (
+        "FashionMNIST/raw",
+        list(
+            zip(
+                ["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/" + name for name in _IDX_FILES],
+                [
+                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                    "25c81989df183df01b3e8a0aad5dffbe",
+                    "bef4ecab320f06d8554ea6380940ec79",
+                    "bb300cfdad3c16e7a12a480ee83cd310",
+                ],
+            )
+        ),
+    ),
     "tiny_imagenet": ("tiny-imagenet-200", [("http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)]),
 }
 DOWNLOADS["tiny_imagenet50"] = DOWNLOADS["tiny_imagenet"]
@@ -247,7 +287,11 @@ def _download(name, root):
             if md5 and digest.hexdigest() != md5:
                 raise ValueError(f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again")
             _unpack(archive, temporary / "content")
-        content = temporary / "content" / folder.rsplit("/", 1)[-1] if (temporary / "content" / folder.rsplit("/", 1)[-1]).is_dir() else temporary / "content"
+        content = (
+            temporary / "content" / folder.rsplit("/", 1)[-1]
+            if (temporary / "content" / folder.rsplit("/", 1)[-1]).is_dir()
+            else temporary / "content"
+        )
         if md5 is None:  # Tiny ImageNet publishes no sum
             _check_tiny_imagenet(content)
         (root / folder).parent.mkdir(parents=True, exist_ok=True)

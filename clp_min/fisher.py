@@ -40,7 +40,9 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
     """
     batch_size = batch_size or (32 if any(isinstance(m, nn.Conv2d) for m in model.modules()) else 1024)
     parts = [
-        per_example_fisher(model, x[i : i + batch_size], labels[i : i + batch_size] if torch.is_tensor(labels) else labels, masks, generator)
+        per_example_fisher(
+            model, x[i : i + batch_size], labels[i : i + batch_size] if torch.is_tensor(labels) else labels, masks, generator
+        )
         for i in range(0, len(x), batch_size)
     ]
     if not parts:
@@ -119,7 +121,9 @@ def _keep(layers, name, module, inputs, output):
 def _check(name, module, own):
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     if isinstance(module, norms) and (module.training or not module.track_running_stats):
-        raise ValueError(f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples have no gradient of their own")
+        raise ValueError(
+            f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples have no gradient of their own"
+        )
     if isinstance(module, nn.Dropout) and module.training and module.p > 0:
         raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
     known = (nn.Linear, nn.Conv2d, nn.LayerNorm, *norms)
@@ -223,7 +227,9 @@ def _linear(a, mask):
 def _convolution(module, a, mask):
     """Convolution = for each place in the kernel, a Linear layer on the input shifted to it, position by position; per group."""
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
-        raise ValueError(f"convolutions with padding_mode {module.padding_mode!r} and padding {module.padding!r} have no rule; use zeros and numbers")
+        raise ValueError(
+            f"convolutions with padding_mode {module.padding_mode!r} and padding {module.padding!r} have no rule; use zeros and numbers"
+        )
     n, groups, (kh, kw), (sh, sw), (dh, dw) = len(a), module.groups, module.kernel_size, module.stride, module.dilation
     (ph, pw) = module.padding
     height, width = (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
@@ -252,6 +258,7 @@ def _matrix(inputs, masks):
 
     Either the gradients themselves (q x p each), or the sum of the inputs' Gram matrices (t x t) against that of delta: the cheaper.
     """
+
     def made(one):
         return one() if callable(one) else one
 

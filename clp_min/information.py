@@ -31,7 +31,7 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
         raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
     if reading in ("per_class", "label"):
         if y is None or len(y) != len(t):
-            raise ValueError(f'reading {reading!r} needs y with {len(t)} labels, got {"none" if y is None else len(y)}')
+            raise ValueError(f"reading {reading!r} needs y with {len(t)} labels, got {'none' if y is None else len(y)}")
         y = np.asarray(y.cpu() if hasattr(y, "cpu") else y)
     if not np.isfinite(t).all():
         raise ValueError("t holds values that are not finite")

@@ -11,8 +11,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 (the backend comes first)
 
 STYLE = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.5, "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.5,
+    "figure.constrained_layout.use": True,
 }
 
 
@@ -59,7 +66,7 @@ def draw_panel(result, path):
     columns = -(-len(labels) // rows)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.2 * rows + 0.3), squeeze=False)
-        for one in axes.flat[len(labels):]:
+        for one in axes.flat[len(labels) :]:
             one.axis("off")
         for one, label in zip(axes.flat, labels):
             _draw_axes(one, [s for s in result["series"] if s["y"] == label], result["figure"])

@@ -31,7 +31,11 @@ def layer_features(model, x, batch_size=1000):
     elif len(convolutions) > 1 and not blocks:
         third = next(m for m in modules[convolutions[-2] :] if isinstance(m, nn.ReLU))
     kept = {-1: [], -2: [], -3: []}
-    handles = [linear[-1].register_forward_hook(lambda m, inputs, output: (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None)]
+    handles = [
+        linear[-1].register_forward_hook(
+            lambda m, inputs, output: (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None
+        )
+    ]
     if third is not None:
         handles.append(third.register_forward_hook(lambda m, inputs, output: kept[-3].append(output.flatten(1))))
     try:
@@ -54,7 +58,9 @@ def _standardised(features, test_features):
 def _ridge(features, target, ridge):
     """Weights (features, targets) of least squares with penalty ridge * n on standardised features; targets are centred."""
     gram = features.T @ features
-    return torch.linalg.solve(gram + ridge * len(features) * torch.eye(len(gram), device=gram.device, dtype=gram.dtype), features.T @ target)
+    return torch.linalg.solve(
+        gram + ridge * len(features) * torch.eye(len(gram), device=gram.device, dtype=gram.dtype), features.T @ target
+    )
 
 
 def reconstruction_loss(features, x, test_features, test_x, ridge=1e-3):
@@ -71,7 +77,8 @@ def reconstruction_loss(features, x, test_features, test_x, ridge=1e-3):
 
 
 def linear_probe(features, y, test_features, test_y, ridge=1e-3):
-    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets. 0-dim tensor."""
+    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets. 0-dim
+    tensor."""
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()
     mean = target.mean(0)
@@ -85,7 +92,8 @@ def linear_decoder(features, shape):
 
 
 def deconvolution_decoder(features, shape, width=64):
-    """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU until the side (a power of two) is reached."""
+    """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU until the side (a power of two) is
+    reached."""
     channels, side, _ = shape
     doublings = (side // 4).bit_length() - 1
     if 4 * 2**doublings != side or doublings < 1:
@@ -98,7 +106,8 @@ def deconvolution_decoder(features, shape, width=64):
 
 
 def trained_decoder_loss(decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128):
-    """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error (the paper: 30 epochs, 3e-4). 0-dim tensor."""
+    """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error (the paper: 30 epochs, 3e-4). 0-dim
+    tensor."""
     features, test_features = _standardised(features, test_features)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=lr)
     for _ in range(epochs):

@@ -80,6 +80,7 @@ def write_atomically(path, content):
 
 def write_json(path, content):
     """Write ``content`` as JSON that any reader takes: a number that is not finite becomes null."""
+
     def clean(value):
         if isinstance(value, dict):
             return {str(k): clean(v) for k, v in value.items()}

@@ -69,6 +69,7 @@ def redraw(setup, state):
 
 def shrink_and_perturb(shrink, perturb):
     """Event: train.shrink_perturb towards a newly initialised net, and a fresh optimizer (Ash & Adams 2020)."""
+
     def event(setup, state):
         shrink_perturb(state.model, fresh_model(setup, state.seed, state.epoch, "redraw"), shrink, perturb)
         restart_optimizer(setup, state)
@@ -121,7 +122,10 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
     if saved is not None:
         if saved["schedules"] != [str(name) for name in schedules] or saved["seed"] != seed:
             raise ValueError(f"{checkpoint} belongs to other schedules or another seed: remove it to start again")
-        stack = [(state_from_dict(setup, s), {name: cursors[str(name)] for name in schedules if str(name) in cursors}) for s, cursors in saved["stack"]]
+        stack = [
+            (state_from_dict(setup, s), {name: cursors[str(name)] for name in schedules if str(name) in cursors})
+            for s, cursors in saved["stack"]
+        ]
     elif at is None or 0 in at:
         yield 0, stack[0][0], list(schedules)
     last_save = time.monotonic()

@@ -1,4 +1,5 @@
-"""Four synthetic data sets, made in NumPy from a seed in under two seconds: textures (the default of every script), shapes, clusters, teacher.
+"""Four synthetic data sets, made in NumPy from a seed in under two seconds: textures (the default of every script), shapes, clusters,
+teacher.
 
 They are made to show a phenomenon in minutes, not to stand for natural data. The size of every effect measured on them is a property of
 the set, and of a net that can be trained on it without BatchNorm; it estimates nothing about photographs.

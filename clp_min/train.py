@@ -127,11 +127,15 @@ def train_epoch(setup, phase, state):
     Order, augmentation and deficit draw from generators that depend on (seed, epoch) alone. The loop never waits for the device:
     the loss is read once, at the end. ArithmeticError: the loss is not finite.
     """
+
     def chosen(name):
         value = getattr(phase, name)
         return getattr(setup, name) if value is None else value
 
-    device, draws = setup.x.device, {k: generator(setup.x.device, state.seed, state.epoch, k) for k in ("order", "augment", "deficit", "select")}
+    device, draws = (
+        setup.x.device,
+        {k: generator(setup.x.device, state.seed, state.epoch, k) for k in ("order", "augment", "deficit", "select")},
+    )
     lr, augment, loss_function, clip = chosen("lr"), chosen("augment"), chosen("loss"), chosen("clip")
     for group in state.optimizer.param_groups:
         group["lr"] = lr if isinstance(lr, (int, float)) else lr(state.epoch - state.lr_start)
@@ -162,7 +166,9 @@ def train_epoch(setup, phase, state):
     if device.type != "meta":
         state.loss = float(total) / len(batches)
         if not math.isfinite(state.loss):
-            raise ArithmeticError(f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}): lower the learning rate or set clip")
+            raise ArithmeticError(
+                f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}): lower the learning rate or set clip"
+            )
 
 
 def training_step(model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None, channels_last=False):

@@ -33,7 +33,9 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x):
-        q, k, v = (layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (n, heads, t, d / heads)
+        q, k, v = (
+            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )  # (n, heads, t, d / heads)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -79,6 +81,7 @@ class DeiT(nn.Module):
 
 def hard_distillation(teacher):
     """Loss (model, x, y): half the class head's cross-entropy under y, half the distillation head's under the teacher's own prediction."""
+
     def loss(model, x, y):
         own, distilled = model.both(x)
         with torch.no_grad():

@@ -72,29 +72,90 @@ PAPER = Config()
 # notes on the quick settings: constant learning rate, so that a late deficit is not also a deficit at a low rate; no BatchNorm, no
 # augmentation and few images make the effect large; they were found by a search on other seeds and say nothing of natural images
 QUICK = replace(
-    PAPER, seeds=4, net=small_cnn, norm=False, augment=None, blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
-    decay=1.0, weight_decay=5e-4, clip=2.0, clean=30, removals=(0, 5, 10, 20, 40), restart_removals=(0, 20, 40),
-    fisher_removals=(0, 20, 40), fisher_examples=200, window=20, onsets=(0, 10, 20, 40), window_clean=60, kind_epochs=40, kind_clean=30,
+    PAPER,
+    seeds=4,
+    net=small_cnn,
+    norm=False,
+    augment=None,
+    blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
+    decay=1.0,
+    weight_decay=5e-4,
+    clip=2.0,
+    clean=30,
+    removals=(0, 5, 10, 20, 40),
+    restart_removals=(0, 20, 40),
+    fisher_removals=(0, 20, 40),
+    fisher_examples=200,
+    window=20,
+    onsets=(0, 10, 20, 40),
+    window_clean=60,
+    kind_epochs=40,
+    kind_clean=30,
     pretraining=(0, 5, 40),
 )
 FASHION = replace(
-    QUICK, seeds=3, train_size=1000, net=deep_mlp, blur=partial(deficits.pooled_blur, size=4), weight_decay=0.0, clean=200,
-    removals=(0, 25, 50, 100, 200, 400), restart_decay=0.99, restart_removals=(0, 100, 200), fisher_removals=(0, 100, 200),
-    measure_every=25, window=100, onsets=(0, 100, 200, 300), window_clean=200, kind_epochs=200, kind_clean=200, pretraining=(0, 25, 200),
+    QUICK,
+    seeds=3,
+    train_size=1000,
+    net=deep_mlp,
+    blur=partial(deficits.pooled_blur, size=4),
+    weight_decay=0.0,
+    clean=200,
+    removals=(0, 25, 50, 100, 200, 400),
+    restart_decay=0.99,
+    restart_removals=(0, 100, 200),
+    fisher_removals=(0, 100, 200),
+    measure_every=25,
+    window=100,
+    onsets=(0, 100, 200, 300),
+    window_clean=200,
+    kind_epochs=200,
+    kind_clean=200,
+    pretraining=(0, 25, 200),
 )
 CIFAR = replace(
-    QUICK, seeds=3, train_size=2000, side=16, blur=partial(deficits.pooled_blur, size=4), weight_decay=0.0, clean=50, removals=(0, 20, 60, 150),
-    restart_removals=(0, 60), fisher_removals=(0, 60, 150), window=60, onsets=(0, 50, 100), window_clean=50, kind_epochs=150, kind_clean=50,
+    QUICK,
+    seeds=3,
+    train_size=2000,
+    side=16,
+    blur=partial(deficits.pooled_blur, size=4),
+    weight_decay=0.0,
+    clean=50,
+    removals=(0, 20, 60, 150),
+    restart_removals=(0, 60),
+    fisher_removals=(0, 60, 150),
+    window=60,
+    onsets=(0, 50, 100),
+    window_clean=50,
+    kind_epochs=150,
+    kind_clean=50,
     pretraining=(0, 20, 150),
 )
 TINY_RUN = dict(
-    seeds=1, train_size=256, clean=2, removals=(0, 1, 2), restart_removals=(0, 2), fisher_removals=(0, 2), fisher_examples=20, window=1,
-    onsets=(0, 1), window_clean=2, kind_epochs=2, kind_clean=2, pretraining=(0, 1, 2), measure_every=1,
+    seeds=1,
+    train_size=256,
+    clean=2,
+    removals=(0, 1, 2),
+    restart_removals=(0, 2),
+    fisher_removals=(0, 2),
+    fisher_examples=20,
+    window=1,
+    onsets=(0, 1),
+    window_clean=2,
+    kind_epochs=2,
+    kind_clean=2,
+    pretraining=(0, 1, 2),
+    measure_every=1,
 )
 CONFIGS = {
-    ("textures", "quick"): QUICK, ("fashion_mnist", "quick"): FASHION, ("mnist", "quick"): FASHION, ("cifar10", "quick"): CIFAR,
-    ("textures", "smoke"): replace(QUICK, **TINY_RUN), ("fashion_mnist", "smoke"): replace(FASHION, **TINY_RUN),
-    ("cifar10", "smoke"): replace(CIFAR, **TINY_RUN), ("cifar10", "paper"): PAPER,
+    ("textures", "quick"): QUICK,
+    ("fashion_mnist", "quick"): FASHION,
+    ("mnist", "quick"): FASHION,
+    ("cifar10", "quick"): CIFAR,
+    ("textures", "smoke"): replace(QUICK, **TINY_RUN),
+    ("fashion_mnist", "smoke"): replace(FASHION, **TINY_RUN),
+    ("cifar10", "smoke"): replace(CIFAR, **TINY_RUN),
+    ("cifar10", "paper"): PAPER,
 }
 OPTIONS = [
     ("--norm", dict(choices=["batch"], help="put BatchNorm into the net of the quick scale (the effect is smaller)"), "batchnorm"),
@@ -111,10 +172,17 @@ def prepare(run, seed):
     dataset = dataset.standardised().to(arguments.device)
     x, y = dataset.train
     setup = Setup(
-        model=lambda: config.net(x.shape[1], x.shape[2], dataset.classes, config.norm or arguments.norm == "batch"), x=x, y=y,
-        lr=config.lr if config.decay == 1 else exponential(config.lr, config.decay), weight_decay=config.weight_decay,
-        batch_size=config.batch_size, optimizer=partial(torch.optim.SGD, momentum=config.momentum), augment=config.augment,
-        clip=config.clip, autocast=torch.bfloat16 if arguments.bfloat16 else None, channels_last=x.shape[1] > 1,
+        model=lambda: config.net(x.shape[1], x.shape[2], dataset.classes, config.norm or arguments.norm == "batch"),
+        x=x,
+        y=y,
+        lr=config.lr if config.decay == 1 else exponential(config.lr, config.decay),
+        weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
+        optimizer=partial(torch.optim.SGD, momentum=config.momentum),
+        augment=config.augment,
+        clip=config.clip,
+        autocast=torch.bfloat16 if arguments.bfloat16 else None,
+        channels_last=x.shape[1] > 1,
     )
     return dataset, setup
 
@@ -126,4 +194,6 @@ def exponential(lr, decay):
 
 def drops(run, names, reference):
     """Final accuracy lost against ``reference``: one paired difference per seed for each schedule name -> {name: [per seed]}."""
-    return {name: [run.log.last(seed, reference, "accuracy") - run.log.last(seed, name, "accuracy") for seed in run.seeds] for name in names}
+    return {
+        name: [run.log.last(seed, reference, "accuracy") - run.log.last(seed, name, "accuracy") for seed in run.seeds] for name in names
+    }

@@ -36,10 +36,14 @@ def achille_blur(run):
     values = [[run.log.last(seed, name, "accuracy") for name in names] for seed in run.seeds]
     control = headline([row[0] for row in values], "%")
     return {
-        "claim": "blur that is removed late leaves a permanent loss of accuracy", "headline": effect, "verdict": verdict,
+        "claim": "blur that is removed late leaves a permanent loss of accuracy",
+        "headline": effect,
+        "verdict": verdict,
         "finding": f"{config.removals[-1]} blurred epochs cost {common.say(effect)} after {config.clean} sharp epochs each"
-                   f" (undamaged: {common.say(control)})",
-        "series": [{"label": f"{config.clean} sharp epochs after the blur", "x": config.removals, "y": "final test accuracy (%)", "values": values}],
+        f" (undamaged: {common.say(control)})",
+        "series": [
+            {"label": f"{config.clean} sharp epochs after the blur", "x": config.removals, "y": "final test accuracy (%)", "values": values}
+        ],
         "figure": {"x": "epoch at which the blur is removed"},
     }
 
@@ -54,7 +58,9 @@ def achille_matched(run):
     matched = [[log.at(s, "matched", d + config.clean, "accuracy") for d in config.removals] for s in run.seeds]
     effect = headline([m[-1] - b[-1] for m, b in zip(matched, blurred)], "points of accuracy lost")
     return {
-        "claim": "the loss is not that of longer training", "headline": effect, "verdict": common.verdict(effect, 5.0),
+        "claim": "the loss is not that of longer training",
+        "headline": effect,
+        "verdict": common.verdict(effect, 5.0),
         "finding": f"{config.removals[-1]} blurred epochs cost {common.say(effect)} against as many sharp ones",
         "series": [
             {"label": "blurred, then sharp", "x": config.removals, "y": "final test accuracy (%)", "values": blurred},
@@ -78,10 +84,12 @@ def achille_restart(run):
         series.append({"label": label, "x": config.restart_removals, "y": "final test accuracy (%)", "values": values})
     going_on, restarted = (headline([row[0] - row[-1] for row in one["values"]], "points of accuracy lost") for one in series)
     return {
-        "claim": f"damage remains when the decayed learning rate (x{config.restart_decay} per epoch) is restarted", "headline": restarted,
+        "claim": f"damage remains when the decayed learning rate (x{config.restart_decay} per epoch) is restarted",
+        "headline": restarted,
         "verdict": common.verdict(restarted),
         "finding": f"{config.restart_removals[-1]} blurred epochs cost {common.say(going_on)} with the decay going on and {common.say(restarted)} with the rate restarted",
-        "series": series, "figure": {"x": "epoch at which the blur is removed"},
+        "series": series,
+        "figure": {"x": "epoch at which the blur is removed"},
     }
 
 
@@ -105,11 +113,14 @@ def achille_fisher(run):
     raised = headline([a[-1] - b[-1] for a, b in zip(logs[config.fisher_removals[-1]], logs[0])], "log ratio of final Tr F, deficit / none")
     verdict = common.joint_verdict([rise, fall, raised])
     return {
-        "claim": "the Fisher trace rises, then falls, and stays higher after a deficit", "headline": raised, "verdict": verdict,
+        "claim": "the Fisher trace rises, then falls, and stays higher after a deficit",
+        "headline": raised,
+        "verdict": verdict,
         "finding": f"normal training: highest / first epoch = {math.exp(rise['mean']):.2g}, highest / last = {math.exp(fall['mean']):.2g};"
-                   f" after {config.fisher_removals[-1]} blurred epochs the final trace is {math.exp(raised['mean']):.2g} times the normal one"
-                   f" (log {raised['mean']:.2f} ± {raised['standard_error']:.2f})",
-        "series": series, "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[0, d] for d in config.fisher_removals if d]},
+        f" after {config.fisher_removals[-1]} blurred epochs the final trace is {math.exp(raised['mean']):.2g} times the normal one"
+        f" (log {raised['mean']:.2f} ± {raised['standard_error']:.2f})",
+        "series": series,
+        "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[0, d] for d in config.fisher_removals if d]},
     }
 
 

@@ -27,8 +27,14 @@ from clp_min.schedule import distinct_epochs, sweep  # noqa: E402
 from clp_min.train import fresh_state, training_step  # noqa: E402
 
 SYNTHETIC = {"textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters, "teacher": synthetic.teacher}
-REAL_SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "mnist": (60_000, 1, 28), "fashion_mnist": (60_000, 1, 28),
-               "tiny_imagenet": (100_000, 3, 64), "tiny_imagenet50": (25_000, 3, 64)}
+REAL_SHAPES = {
+    "cifar10": (50_000, 3, 32),
+    "cifar100": (50_000, 3, 32),
+    "mnist": (60_000, 1, 28),
+    "fashion_mnist": (60_000, 1, 28),
+    "tiny_imagenet": (100_000, 3, 64),
+    "tiny_imagenet50": (25_000, 3, 64),
+}
 
 
 @dataclass
@@ -60,10 +66,21 @@ def start(script, doc, panels, configs, argv=None, options=()):
     """
     names = [panel.__name__ for panel in panels]
     parser = argparse.ArgumentParser(prog=Path(script).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=["smoke", "quick", "paper"], default="quick", help="seconds / minutes on a CPU / the published experiment on CUDA (default: quick)")
+    parser.add_argument(
+        "--scale",
+        choices=["smoke", "quick", "paper"],
+        default="quick",
+        help="seconds / minutes on a CPU / the published experiment on CUDA (default: quick)",
+    )
     parser.add_argument("--only", nargs="+", metavar="PANEL", choices=names, default=names, help="panels to make, of: " + ", ".join(names))
-    parser.add_argument("--data", choices=list(dict.fromkeys(d for d, _ in configs)), help="data set (default: the synthetic one; at paper scale the paper's)")
-    parser.add_argument("--data-dir", default=os.environ.get("CLP_DATA"), help="folder with the original files of real sets (default: CLP_DATA)")
+    parser.add_argument(
+        "--data",
+        choices=list(dict.fromkeys(d for d, _ in configs)),
+        help="data set (default: the synthetic one; at paper scale the paper's)",
+    )
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("CLP_DATA"), help="folder with the original files of real sets (default: CLP_DATA)"
+    )
     parser.add_argument("--download", action="store_true", help="fetch a missing real data set into --data-dir")
     parser.add_argument("--train-size", type=int, help="use a stratified subset of this many training examples")
     parser.add_argument("--seeds", type=int, help="number of seeds, 0..n-1 (default: the scale's)")
@@ -93,7 +110,9 @@ def start(script, doc, panels, configs, argv=None, options=()):
     variant = "-".join([f"n{arguments.train_size}"] * bool(arguments.train_size) + notes)
     arguments.is_default = arguments.data == synthetic_default and arguments.scale == "quick" and not variant
     chosen = [panel for panel in panels if panel.__name__ in arguments.only]
-    key = hashlib.sha256(json.dumps([asdict_of(config), arguments.only, arguments.data, str(arguments.device), variant, _sources(script)]).encode()).hexdigest()[:10]
+    key = hashlib.sha256(
+        json.dumps([asdict_of(config), arguments.only, arguments.data, str(arguments.device), variant, _sources(script)]).encode()
+    ).hexdigest()[:10]
     work = arguments.out / ".unfinished" / f"{Path(script).stem}.{arguments.data}.{arguments.scale}.{key}"
     run = Run(str(script), arguments, config, chosen, list(range(seeds)), Log(), work, variant)
     if arguments.plot:
@@ -109,6 +128,7 @@ def start(script, doc, panels, configs, argv=None, options=()):
 
 def asdict_of(config):
     """The settings as JSON can hold them; functions by name, with the arguments that are fixed."""
+
     def describe(value):
         if isinstance(value, functools.partial):
             return f"{value.func.__name__}({', '.join(f'{k}={v}' for k, v in value.keywords.items())})"
@@ -143,7 +163,8 @@ def load_data(run, seed):
 
 
 def announce(run, setup, schedules, disk=0.0, epochs=None):
-    """Say what the run will cost: ``epochs`` a seed (default: the schedules' after sharing), ``disk`` GB beside the checkpoints. With --dry-run: one real step of the real model, then the program ends."""
+    """Say what the run will cost: ``epochs`` a seed (default: the schedules' after sharing), ``disk`` GB beside the checkpoints. With
+    --dry-run: one real step of the real model, then the program ends."""
     epochs, model = epochs or distinct_epochs(schedules), fresh_state(setup, 0).model
     alone = sum(sum(phase.epochs for phase in phases) for phases in schedules.values())
     run.epochs_planned = epochs * len(run.seeds)
@@ -159,8 +180,11 @@ def announce(run, setup, schedules, disk=0.0, epochs=None):
         flops = counter.get_total_flops() / batch * len(setup.x) * epochs * len(run.seeds)
         parameters = parameter_count(model)
         gigabytes = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
-        print(f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs * len(run.seeds):,} epochs in all, {flops:.2g} FLOPs; "
-              f"about {gigabytes:.1f} GB of memory beside the activations, {parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs", flush=True)
+        print(
+            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs * len(run.seeds):,} epochs in all, {flops:.2g} FLOPs; "
+            f"about {gigabytes:.1f} GB of memory beside the activations, {parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs",
+            flush=True,
+        )
     if run.arguments.dry_run:
         state, began = fresh_state(setup, 0), time.monotonic()
         state.model.train()
@@ -171,7 +195,8 @@ def announce(run, setup, schedules, disk=0.0, epochs=None):
 
 
 def trained(run, seed, setup, schedules, at=None, label="run"):
-    """``sweep`` with a checkpoint, so that the same command goes on after a kill, and with a progress line; ``label`` tells sweeps of a seed apart."""
+    """``sweep`` with a checkpoint, so that the same command goes on after a kill, and with a progress line; ``label`` tells sweeps of a
+    seed apart."""
     for point, state, names in sweep(setup, schedules, seed, at, run.work / f"{label}-seed{seed}.pt"):
         yield point, state, names
         if at is None and point > 0 and not state.event:
@@ -188,8 +213,11 @@ def _progress(run, seed, state, names):
     spent = now - run.started
     left = spent / run.epochs_done * max(total - run.epochs_done, 0) if run.epochs_done else math.nan
     line = f"seed {seed}, {run.epochs_done}/{total} epochs, loss {state.loss:.3f}, {spent:.0f} s, about {left:.0f} s left ({names[0]}, epoch {state.epoch})"
-    print(("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(shutil.get_terminal_size().columns - 1)) if terminal else line,
-          end="" if terminal else "\n", flush=True)
+    print(
+        ("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(shutil.get_terminal_size().columns - 1)) if terminal else line,
+        end="" if terminal else "\n",
+        flush=True,
+    )
 
 
 def result_path(run, panel):
@@ -209,14 +237,24 @@ def finish(run):
     for panel in run.panels:
         result = panel(run)
         result = {
-            "panel": panel.__name__, "scale": run.arguments.scale, "data": run.arguments.data, "variant": run.variant,
-            "seeds": run.seeds, **result, "config": asdict_of(run.config), "seconds": round(time.monotonic() - run.started, 1),
-            "device": str(run.arguments.device), "versions": versions, "source": Path(run.script).read_text(),
+            "panel": panel.__name__,
+            "scale": run.arguments.scale,
+            "data": run.arguments.data,
+            "variant": run.variant,
+            "seeds": run.seeds,
+            **result,
+            "config": asdict_of(run.config),
+            "seconds": round(time.monotonic() - run.started, 1),
+            "device": str(run.arguments.device),
+            "versions": versions,
+            "source": Path(run.script).read_text(),
         }
         path = result_path(run, panel.__name__)
         write_json(path, result)
         draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
-        print(f"{panel.__name__} [{run.arguments.data}, {run.arguments.scale}, n = {len(run.seeds)}]: {result['verdict']}. {result['finding']} -> {path.with_suffix('.png')}")
+        print(
+            f"{panel.__name__} [{run.arguments.data}, {run.arguments.scale}, n = {len(run.seeds)}]: {result['verdict']}. {result['finding']} -> {path.with_suffix('.png')}"
+        )
     shutil.rmtree(run.work, ignore_errors=True)
     if run.work.parent.exists() and not any(run.work.parent.iterdir()):
         run.work.parent.rmdir()

@@ -27,8 +27,11 @@ class Config:
 
 
 QUICK = Config()
-CONFIGS = {("hierarchy", "quick"): replace(QUICK, dt=0.05), ("hierarchy", "paper"): QUICK,
-           ("hierarchy", "smoke"): replace(QUICK, seeds=1, dt=0.05, duration=30.0, gates=((0, 0), (0, 15), (20, 25)), every=5.0)}
+CONFIGS = {
+    ("hierarchy", "quick"): replace(QUICK, dt=0.05),
+    ("hierarchy", "paper"): QUICK,
+    ("hierarchy", "smoke"): replace(QUICK, seeds=1, dt=0.05, duration=30.0, gates=((0, 0), (0, 15), (20, 25)), every=5.0),
+}
 
 
 def descend(config, gate, seed):
@@ -37,7 +40,10 @@ def descend(config, gate, seed):
     strengths = torch.from_numpy(HIERARCHY_STRENGTHS)
     left, right = (torch.from_numpy(np.linalg.qr(rng.normal(size=(n, 8)))[0]) for n in (15, 8))
     target, size = left @ torch.diag(strengths) @ right.T, config.start ** (1 / config.depth)
-    paths = [[(size * m).clone().requires_grad_() for m in [right.T] + [torch.eye(8, dtype=torch.float64)] * (config.depth - 2) + [left]] for _ in range(2)]
+    paths = [
+        [(size * m).clone().requires_grad_() for m in [right.T] + [torch.eye(8, dtype=torch.float64)] * (config.depth - 2) + [left]]
+        for _ in range(2)
+    ]
     optimizer, found = torch.optim.SGD([m for path in paths for m in path], lr=config.dt), []
 
     def product(path):
@@ -61,28 +67,51 @@ def descend(config, gate, seed):
 
 
 def deep_linear_gate(run):
-    """Verdict: "holds" if torch and the equations agree to 1e-6 of S at every measured time and, at the end, only the early gate leaves pathway b below half of its ungated share."""
+    """Verdict: "holds" if torch and the equations agree to 1e-6 of S at every measured time and, at the end, only the early gate leaves
+    pathway b below half of its ungated share."""
     config, series, gaps, ends = run.config, [], [], {}
     strength = float(HIERARCHY_STRENGTHS[0])
     times = np.arange(0, config.duration + config.every / 2, config.every)
     for gate in config.gates:
         label = "no gate" if gate == (0, 0) else f"b gated {gate[0]}-{gate[1]}"
-        exact = np.array([k[:, 0] for k in gated_pathways(HIERARCHY_STRENGTHS, config.depth, gate, config.duration, config.dt, config.start)])
+        exact = np.array(
+            [k[:, 0] for k in gated_pathways(HIERARCHY_STRENGTHS, config.depth, gate, config.duration, config.dt, config.start)]
+        )
         index = np.round(times / config.dt).astype(int)
         drawn = np.array([descend(config, gate, seed) for seed in run.seeds])  # (seeds, 2, points)
         gaps += [float(np.abs(row - exact[:, index]).max()) / strength for row in drawn]
         ends[gate] = exact[1, -1]
         shown = np.unique(np.linspace(0, exact.shape[1] - 1, 300).astype(int))
         for i, path in enumerate("ab"):
-            series.append({"label": f"{label}", "x": (shown * config.dt).tolist(), "y": f"K of pathway {path}, strongest mode", "x_label": "time", "values": [exact[i, shown].tolist()]})
-            series.append({"label": f"{label}, torch", "x": times.tolist(), "y": f"K of pathway {path}, strongest mode", "values": drawn[:, i].tolist(), "points": True})
+            series.append(
+                {
+                    "label": f"{label}",
+                    "x": (shown * config.dt).tolist(),
+                    "y": f"K of pathway {path}, strongest mode",
+                    "x_label": "time",
+                    "values": [exact[i, shown].tolist()],
+                }
+            )
+            series.append(
+                {
+                    "label": f"{label}, torch",
+                    "x": times.tolist(),
+                    "y": f"K of pathway {path}, strongest mode",
+                    "values": drawn[:, i].tolist(),
+                    "points": True,
+                }
+            )
     early, others = ends[config.gates[1]], [v for g, v in ends.items() if g != config.gates[1]]
     holds = max(gaps) < 1e-6 and early < ends[(0, 0)] / 2 and min(others) > ends[(0, 0)] / 2
     return {
-        "claim": "a pathway gated early never recovers; gated later it loses nothing", "headline": headline(gaps, "largest |torch - equations| / S"),
+        "claim": "a pathway gated early never recovers; gated later it loses nothing",
+        "headline": headline(gaps, "largest |torch - equations| / S"),
         "verdict": "holds" if holds else "does not hold",
-        "finding": "final K of pathway b: " + ", ".join(f"{'no gate' if g == (0, 0) else f'gated {g[0]}-{g[1]}'} {v:.4f}" for g, v in ends.items()) + f"; torch and equations differ by {max(gaps):.1e} S at most",
-        "series": series, "figure": {},
+        "finding": "final K of pathway b: "
+        + ", ".join(f"{'no gate' if g == (0, 0) else f'gated {g[0]}-{g[1]}'} {v:.4f}" for g, v in ends.items())
+        + f"; torch and equations differ by {max(gaps):.1e} S at most",
+        "series": series,
+        "figure": {},
     }
 
 

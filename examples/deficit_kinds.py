@@ -1,4 +1,5 @@
-"""Which deficits hurt? Blur against vertical flip, permuted labels and white noise; and blur as a poor pre-training (Achille et al. 2018)."""
+"""Which deficits hurt? Blur against vertical flip, permuted labels and white noise; and blur as a poor pre-training (Achille et al.
+2018)."""
 
 import achille
 import common
@@ -25,9 +26,18 @@ def achille_deficits(run):
         verdict = "not reproduced"
     costs = ", ".join(f"{kind} {common.say(drop)}" for kind, drop in zip(KINDS, drops))
     return {
-        "claim": "low-level damage hurts; high-level changes and deprivation do little", "headline": effect, "verdict": verdict,
+        "claim": "low-level damage hurts; high-level changes and deprivation do little",
+        "headline": effect,
+        "verdict": verdict,
         "finding": f"{config.kind_epochs} epochs cost: {costs}",
-        "series": [{"label": "drop", "x": list(KINDS), "y": f"accuracy lost to {config.kind_epochs} epochs of the deficit (points)", "values": lost}],
+        "series": [
+            {
+                "label": "drop",
+                "x": list(KINDS),
+                "y": f"accuracy lost to {config.kind_epochs} epochs of the deficit (points)",
+                "values": lost,
+            }
+        ],
         "figure": {"x": "deficit", "kind": "bar"},
     }
 
@@ -43,9 +53,18 @@ def achille_pretraining(run):
     effects = [headline([row[0] - row[i] for row in values], "points lost") for i in range(len(names))]
     costs = ", ".join(f"{d} epochs {common.say(effect)}" for d, effect in list(zip(config.pretraining, effects))[1:])
     return {
-        "claim": "pre-training on blurred images is worse than none", "headline": effects[-1], "verdict": common.verdict(effects[-1]),
+        "claim": "pre-training on blurred images is worse than none",
+        "headline": effects[-1],
+        "verdict": common.verdict(effects[-1]),
         "finding": f"against a random start, pre-training on blurred images for {costs}",
-        "series": [{"label": f"{config.kind_clean} sharp epochs after pre-training", "x": config.pretraining, "y": "final test accuracy (%)", "values": values}],
+        "series": [
+            {
+                "label": f"{config.kind_clean} sharp epochs after pre-training",
+                "x": config.pretraining,
+                "y": "final test accuracy (%)",
+                "values": values,
+            }
+        ],
         "figure": {"x": "epochs of pre-training on blurred images"},
     }
 
@@ -72,7 +91,11 @@ def schedules(run, classes):
         restart_learning_rate(setup, state)
 
     if run.wants(achille_pretraining):
-        plan |= {f"pretraining {d}": [Phase(d, deficits["blur"]), Phase(config.kind_clean, event=new_training_run)] for d in config.pretraining if d}
+        plan |= {
+            f"pretraining {d}": [Phase(d, deficits["blur"]), Phase(config.kind_clean, event=new_training_run)]
+            for d in config.pretraining
+            if d
+        }
     return plan
 
 

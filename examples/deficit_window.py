@@ -14,7 +14,8 @@ from clp_min.train import accuracy
 def achille_window(run):
     """Final accuracy against the onset of a deficit window of fixed length; sharp before it, the same number of sharp epochs after it.
 
-    Verdict: "reproduced" if the first window costs more than the costliest later one by > 3 standard errors over >= 3 seeds (paired; drops are
+    Verdict: "reproduced" if the first window costs more than the costliest later one by > 3 standard errors over >= 3 seeds (paired; drops
+    are
     against the all-sharp run of the same total length).
     """
     config, log = run.config, run.log
@@ -26,9 +27,18 @@ def achille_window(run):
     effect = headline([row[0] - row[costliest] for row in lost], "points more than the costliest later window")
     costs = ", ".join(f"onset {t}: {common.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
     return {
-        "claim": "a deficit hurts most when it comes first", "headline": effect, "verdict": common.verdict(effect),
+        "claim": "a deficit hurts most when it comes first",
+        "headline": effect,
+        "verdict": common.verdict(effect),
         "finding": f"the first {config.window} epochs cost {common.say(effect)} (loss by onset: {costs})",
-        "series": [{"label": "drop against all sharp, same total", "x": config.onsets, "y": f"accuracy lost to {config.window} blurred epochs (points)", "values": lost}],
+        "series": [
+            {
+                "label": "drop against all sharp, same total",
+                "x": config.onsets,
+                "y": f"accuracy lost to {config.window} blurred epochs (points)",
+                "values": lost,
+            }
+        ],
         "figure": {"x": "epoch at which the window begins"},
     }
 

@@ -12,7 +12,8 @@ from clp_min.seeding import generator
 def achille_layers(run):
     """Share of each layer with weights in the Fisher trace (BatchNorm's counts with the convolution before it) at the end of training.
 
-    The place of a distribution over L layers is its mean layer, 1 .. L. Verdict: "reproduced" if that place is later after the longest deficit
+    The place of a distribution over L layers is its mean layer, 1 .. L. Verdict: "reproduced" if that place is later after the longest
+    deficit
     than without one by > 3 standard errors over >= 3 seeds (paired by seed), and without a deficit the layer with the largest share
     (mean over seeds) is neither the first nor the last.
     """
@@ -25,7 +26,9 @@ def achille_layers(run):
             values.append([v / sum(layers.values()) for v in layers.values()])
         numbers = list(range(1, len(values[0]) + 1))
         places[d] = [sum(k * v for k, v in zip(numbers, row)) for row in values]
-        series.append({"label": "no deficit" if d == 0 else f"blurred until epoch {d}", "x": numbers, "y": "share of Tr F", "values": values})
+        series.append(
+            {"label": "no deficit" if d == 0 else f"blurred until epoch {d}", "x": numbers, "y": "share of Tr F", "values": values}
+        )
     longest = config.fisher_removals[-1]
     effect = headline([a - b for a, b in zip(places[longest], places[0])], "layers later than without deficit")
     verdict = common.verdict(effect)
@@ -34,9 +37,12 @@ def achille_layers(run):
     if verdict == "reproduced" and largest in (1, len(means)):
         verdict = "not reproduced"
     return {
-        "claim": "a long deficit moves the Fisher information to the last layers", "headline": effect, "verdict": verdict,
+        "claim": "a long deficit moves the Fisher information to the last layers",
+        "headline": effect,
+        "verdict": verdict,
         "finding": f"mean layer {common.say(headline(places[0], f'of {len(means)}'))} without a deficit (largest share: layer {largest}), {common.say(effect)} after {longest} blurred epochs",
-        "series": series, "figure": {"x": "layer (input to output)"},
+        "series": series,
+        "figure": {"x": "layer (input to output)"},
     }
 
 

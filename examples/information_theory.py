@@ -31,12 +31,16 @@ class Config:
 
 
 QUICK = Config()
-CONFIGS = {("closed_form", "quick"): QUICK, ("closed_form", "paper"): QUICK,
-           ("closed_form", "smoke"): replace(QUICK, seeds=2, examples=100, scales=(0.1, 1.0), confidence=(1.0, 12.0), draws=3)}
+CONFIGS = {
+    ("closed_form", "quick"): QUICK,
+    ("closed_form", "paper"): QUICK,
+    ("closed_form", "smoke"): replace(QUICK, seeds=2, examples=100, scales=(0.1, 1.0), confidence=(1.0, 12.0), draws=3),
+}
 
 
 def _estimator_spread(config, seed):
-    """Relative standard deviation of the one-pass estimates of Tr F on 64 inputs, per factor: {estimator: [..]}, and the median of 1 - max p."""
+    """Relative standard deviation of the one-pass estimates of Tr F on 64 inputs, per factor: {estimator: [..]}, and the median of 1 - max
+    p."""
     spread, doubt = {"sampled": [], "signs": []}, []
     for factor in config.confidence:
         with global_seed(seed, "spread"):
@@ -52,7 +56,8 @@ def _estimator_spread(config, seed):
 
 
 def information_theory(run):
-    """Verdict: "holds as corrected" if the clipped per-logit information of Gaussian logits agrees with its closed form and first-order bias within 5 standard errors
+    """Verdict: "holds as corrected" if the clipped per-logit information of Gaussian logits agrees with its closed form and first-order
+    bias within 5 standard errors
     at every scale, and rises and falls with the scale alone; else "disagrees"."""
     config, scales = run.config, list(run.config.scales)
     logits = [np.random.default_rng(seed).normal(size=(config.examples, config.logits)) for seed in run.seeds]
@@ -63,8 +68,18 @@ def information_theory(run):
             values = []
             for t in logits:
                 kept = [s for s in scales if outside != "drop" or (np.abs(s * t) <= 1).all(1).any() or reading != "joint"]
-                values.append([binned_mutual_information(s * t, reading, labels, outside=outside) if s in kept else float("nan") for s in scales])
-            series.append({"label": reading.replace("_", " "), "x": scales, "y": f"I(X;T), bits, {outside}", "x_label": "scale of the logits", "values": values})
+                values.append(
+                    [binned_mutual_information(s * t, reading, labels, outside=outside) if s in kept else float("nan") for s in scales]
+                )
+            series.append(
+                {
+                    "label": reading.replace("_", " "),
+                    "x": scales,
+                    "y": f"I(X;T), bits, {outside}",
+                    "x_label": "scale of the logits",
+                    "values": values,
+                }
+            )
         exact = [gaussian_binned_entropy(s, outside=outside) for s in scales]
         series.append({"label": "closed form per logit", "x": scales, "y": f"I(X;T), bits, {outside}", "values": [exact], "points": True})
     measured = np.array(series[1]["values"]).mean(0)
@@ -88,13 +103,31 @@ def information_theory(run):
     quadratic = e.ravel() @ softmax_fisher_matrix(x, p) @ e.ravel() / 2
     for label, forward in (("KL(p || p')", True), ("KL(p' || p)", False)):
         moved = [softmax(x @ (w + s * e).T) for s in sizes]
-        ratios = [float((kl_divergence(p, q) if forward else kl_divergence(q, p)).mean() / (s**2 * quadratic)) for s, q in zip(sizes, moved)]
-        series.append({"label": label, "x": sizes.tolist(), "y": "KL / (e'Fe / 2)", "x_label": "size of the change of the weights", "values": [ratios]})
+        ratios = [
+            float((kl_divergence(p, q) if forward else kl_divergence(q, p)).mean() / (s**2 * quadratic)) for s, q in zip(sizes, moved)
+        ]
+        series.append(
+            {
+                "label": label,
+                "x": sizes.tolist(),
+                "y": "KL / (e'Fe / 2)",
+                "x_label": "size of the change of the weights",
+                "values": [ratios],
+            }
+        )
 
     spreads = [_estimator_spread(config, seed) for seed in run.seeds]
     doubt = np.median([d for _, d in spreads], 0).tolist()
     for key in ("sampled", "signs"):
-        series.append({"label": f"one pass, {key}", "x": doubt, "y": "relative sd of the estimate of Tr F", "x_label": "median of 1 - max p", "values": [s[key] for s, _ in spreads]})
+        series.append(
+            {
+                "label": f"one pass, {key}",
+                "x": doubt,
+                "y": "relative sd of the estimate of Tr F",
+                "x_label": "median of 1 - max p",
+                "values": [s[key] for s, _ in spreads],
+            }
+        )
 
     z = np.linspace(0, 10, 101)
     one = 1 / (1 + np.exp(-z))
@@ -106,9 +139,13 @@ def information_theory(run):
         "headline": headline(np.abs(scores).tolist(), "mean |z| of measured against closed form"),
         "verdict": "holds as corrected" if np.abs(scores).max() < 5 and rises_and_falls else "disagrees",
         "finding": f"clipped, per logit: {measured[0]:.2f} bits at scale {scales[0]:g}, {measured.max():.2f} at {scales[int(measured.argmax())]:g}, {measured[-1]:.2f} at {scales[-1]:g}, nothing learned;"
-                   f" the joint reading is within {np.log2(config.examples) - max(np.nan_to_num(series[0]['values'][0])):.3f} bits of log2 N; at the most confident outputs a drawn label has"
-                   f" relative sd {np.mean([s['sampled'][-1] for s, _ in spreads]):.2g}, signs {np.mean([s['signs'][-1] for s, _ in spreads]):.2g}",
-        "series": series, "figure": {"log_x": [fine + r for r in ("clip", "extend", "drop")] + ["KL / (e'Fe / 2)", "relative sd of the estimate of Tr F"], "log": ["relative sd of the estimate of Tr F"]},
+        f" the joint reading is within {np.log2(config.examples) - max(np.nan_to_num(series[0]['values'][0])):.3f} bits of log2 N; at the most confident outputs a drawn label has"
+        f" relative sd {np.mean([s['sampled'][-1] for s, _ in spreads]):.2g}, signs {np.mean([s['signs'][-1] for s, _ in spreads]):.2g}",
+        "series": series,
+        "figure": {
+            "log_x": [fine + r for r in ("clip", "extend", "drop")] + ["KL / (e'Fe / 2)", "relative sd of the estimate of Tr F"],
+            "log": ["relative sd of the estimate of Tr F"],
+        },
     }
 
 

@@ -47,14 +47,32 @@ class Config:
 
 PAPER = Config()
 # smaller rates make the near-constant phase longer and the run too
-QUICK = replace(PAPER, seeds=3, train_size=2000, side=None, net=small_resnet, lr=0.05, linear_lr=0.2, momentum=0.0, last=10, decoder="linear",
-                generator=(("noise", 0.2), ("colour", True), ("test_size", 1000)))
+QUICK = replace(
+    PAPER,
+    seeds=3,
+    train_size=2000,
+    side=None,
+    net=small_resnet,
+    lr=0.05,
+    linear_lr=0.2,
+    momentum=0.0,
+    last=10,
+    decoder="linear",
+    generator=(("noise", 0.2), ("colour", True), ("test_size", 1000)),
+)
 REAL = replace(QUICK, side=16, generator=())
 TINY_RUN = dict(seeds=1, train_size=256, last=3)
 CONFIGS = {
-    ("shapes", "quick"): QUICK, ("fashion_mnist", "quick"): REAL, ("mnist", "quick"): REAL, ("cifar10", "quick"): REAL,
-    ("shapes", "smoke"): replace(QUICK, **TINY_RUN), ("mnist", "smoke"): replace(REAL, **TINY_RUN),
-    ("fashion_mnist", "paper"): PAPER, ("mnist", "paper"): PAPER, ("cifar10", "paper"): PAPER, ("cifar100", "paper"): PAPER,
+    ("shapes", "quick"): QUICK,
+    ("fashion_mnist", "quick"): REAL,
+    ("mnist", "quick"): REAL,
+    ("cifar10", "quick"): REAL,
+    ("shapes", "smoke"): replace(QUICK, **TINY_RUN),
+    ("mnist", "smoke"): replace(REAL, **TINY_RUN),
+    ("fashion_mnist", "paper"): PAPER,
+    ("mnist", "paper"): PAPER,
+    ("cifar10", "paper"): PAPER,
+    ("cifar100", "paper"): PAPER,
 }
 
 
@@ -81,12 +99,19 @@ def steps(config):
 def make_setup(config, dataset, net, lr):
     """Setup of one net; the paper uses no augmentation and no weight decay."""
     x, y = dataset.train
-    return Setup(model=lambda: net(x.shape[1], x.shape[2], dataset.classes), x=x, y=y, lr=lr, batch_size=min(config.batch_size, len(x)),
-                 optimizer=partial(torch.optim.SGD, momentum=config.momentum))
+    return Setup(
+        model=lambda: net(x.shape[1], x.shape[2], dataset.classes),
+        x=x,
+        y=y,
+        lr=lr,
+        batch_size=min(config.batch_size, len(x)),
+        optimizer=partial(torch.optim.SGD, momentum=config.momentum),
+    )
 
 
 def turning(rows, sign=1.0):
-    """Per seed, on a curve over the measured steps: (fall from the first value to the least, rise from the least to the last), relative to the first.
+    """Per seed, on a curve over the measured steps: (fall from the first value to the least, rise from the least to the last), relative to
+    the first.
 
     The least value is chosen on the mean curve over seeds, so that no seed chooses its own; sign -1 turns the curve over.
     """

@@ -30,34 +30,52 @@ def _phases(run, name, keys, claim):
         best, fall, rise = phases.turning(rows)
         effects[key] = headline(fall, FALL), headline(rise, RISE)
         steps = run.log.series(run.seeds[0], name, key)[0]
-        words.append(f"{label}: {headline([r[0] for r in rows], '')['mean']:.3f}, least at step {steps[best]}, fall {common.say(effects[key][0])}, rise {common.say(effects[key][1])}")
+        words.append(
+            f"{label}: {headline([r[0] for r in rows], '')['mean']:.3f}, least at step {steps[best]}, fall {common.say(effects[key][0])}, rise {common.say(effects[key][1])}"
+        )
         series.append({"label": label, "x": x, "y": "reconstruction loss / variance", "values": rows})
-    return {"claim": claim, "finding": "; ".join(words), "series": series,
-            "figure": {"x": "step (0 is drawn at 1/2)", "log_x": ["test accuracy (%)", "reconstruction loss / variance"]}}, effects
+    return {
+        "claim": claim,
+        "finding": "; ".join(words),
+        "series": series,
+        "figure": {"x": "step (0 is drawn at 1/2)", "log_x": ["test accuracy (%)", "reconstruction loss / variance"]},
+    }, effects
 
 
 def phases_fig1(run):
-    """Linear softmax regression. Verdict: "reproduced" if the loss from the logits falls and rises again, each by > 3 standard errors over >= 3 seeds.
+    """Linear softmax regression. Verdict: "reproduced" if the loss from the logits falls and rises again, each by > 3 standard errors over
+    >= 3 seeds.
 
     The theory says that logits never rise in the linear model of the data, so this decides for real inputs; softmax outputs beside them.
     """
-    result, effects = _phases(run, "linear", {"loss": "from the logits", "loss_softmax": "from the softmax outputs"},
-                              "reconstruction from a linear classifier falls, then rises")
+    result, effects = _phases(
+        run,
+        "linear",
+        {"loss": "from the logits", "loss_softmax": "from the softmax outputs"},
+        "reconstruction from a linear classifier falls, then rises",
+    )
     return result | {"headline": effects["loss"][1], "verdict": common.joint_verdict(effects["loss"])}
 
 
 def phases_fig2(run):
-    """ResNet, layers -1, -2, -3. Verdict: "reproduced" if the loss at layer -1 falls and rises, each by > 3 standard errors over >= 3 seeds, and the rise, as a share
+    """ResNet, layers -1, -2, -3. Verdict: "reproduced" if the loss at layer -1 falls and rises, each by > 3 standard errors over >= 3
+    seeds, and the rise, as a share
     of the fall, is smaller at layer -3 (means)."""
-    result, effects = _phases(run, "net", {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}, "the phases are plainest at the output and fade towards the input")
+    result, effects = _phases(
+        run, "net", {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}, "the phases are plainest at the output and fade towards the input"
+    )
     verdict = common.joint_verdict(effects["loss_1"])
-    if verdict == "reproduced" and effects["loss_3"][1]["mean"] / effects["loss_3"][0]["mean"] > effects["loss_1"][1]["mean"] / effects["loss_1"][0]["mean"]:
+    if (
+        verdict == "reproduced"
+        and effects["loss_3"][1]["mean"] / effects["loss_3"][0]["mean"] > effects["loss_1"][1]["mean"] / effects["loss_1"][0]["mean"]
+    ):
         verdict = "not reproduced"
     return result | {"headline": effects["loss_1"][1], "verdict": verdict}
 
 
 def phases_fig4(run):
-    """Inputs of the last dense layer: share of each attribute's positive class means that belongs to its largest class (1/classes: to all alike), mean over attributes.
+    """Inputs of the last dense layer: share of each attribute's positive class means that belongs to its largest class (1/classes: to all
+    alike), mean over attributes.
 
     Verdict: "reproduced" if the share grows from step 0 to the end by > 3 standard errors over >= 3 seeds.
     """
@@ -69,9 +87,14 @@ def phases_fig4(run):
             values = [[run.log.at(s, "net", p, "classes")[c][k] for p in run.log.series(s, "net", "classes")[0]] for s in run.seeds[:1]]
             series.append({"label": f"class {k}", "x": x, "y": f"class means of attribute {c} (seed 0)", "values": values})
     axes = list(dict.fromkeys(one["y"] for one in series))
-    return {"claim": "each input attribute of the last layer comes to belong to one or a few classes", "headline": grown, "verdict": common.verdict(grown),
-            "finding": f"share of the largest class: {headline([r[0] for r in rows], '')['mean']:.3f} at the start, grown by {common.say(grown)}", "series": series,
-            "figure": {"x": "step (0 is drawn at 1/2)", "log_x": axes}}
+    return {
+        "claim": "each input attribute of the last layer comes to belong to one or a few classes",
+        "headline": grown,
+        "verdict": common.verdict(grown),
+        "finding": f"share of the largest class: {headline([r[0] for r in rows], '')['mean']:.3f} at the start, grown by {common.say(grown)}",
+        "series": series,
+        "figure": {"x": "step (0 is drawn at 1/2)", "log_x": axes},
+    }
 
 
 PANELS = [phases_fig1, phases_fig2, phases_fig4]
@@ -98,7 +121,9 @@ def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
     config = run.config
     dataset, at = phases.prepare(run, 0), phases.steps(run.config)
-    jobs = [("linear", config.linear, config.linear_lr)] * run.wants(phases_fig1) + [("net", config.net, config.lr)] * run.wants(phases_fig2, phases_fig4)
+    jobs = [("linear", config.linear, config.linear_lr)] * run.wants(phases_fig1) + [("net", config.net, config.lr)] * run.wants(
+        phases_fig2, phases_fig4
+    )
     setup = phases.make_setup(config, dataset, jobs[-1][1], jobs[-1][2])
     plan = {"run": [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))]}
     common.announce(run, setup, {label: plan["run"] for label, *_ in jobs}, epochs=len(jobs) * plan["run"][0].epochs)

@@ -84,19 +84,53 @@ class Config:
 PAPER = Config()
 # constant rate and clipping as in the main job's quick settings; SGD without momentum needs a larger rate
 QUICK = replace(
-    PAPER, resnet=small_resnet, vgg=small_cnn, deit=small_deit, augment=None, blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
-    lr=0.2, deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, weight_decay=5e-4, batch_size=128, clip=2.0, period=15,
-    durations=(0, 2, 5, 10, 20), recovery=20, fisher_examples=100, information_examples=500, epochs=40, deit_epochs=40,
-    long_deficit=10, short_deficit=5, late_window=(10, 20),
+    PAPER,
+    resnet=small_resnet,
+    vgg=small_cnn,
+    deit=small_deit,
+    augment=None,
+    blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
+    lr=0.2,
+    deit_lr=0.2,
+    adam_lr=0.002,
+    momentum_lr=0.05,
+    weight_decay=5e-4,
+    batch_size=128,
+    clip=2.0,
+    period=15,
+    durations=(0, 2, 5, 10, 20),
+    recovery=20,
+    fisher_examples=100,
+    information_examples=500,
+    epochs=40,
+    deit_epochs=40,
+    long_deficit=10,
+    short_deficit=5,
+    late_window=(10, 20),
 )
 CIFAR = replace(QUICK, train_size=2000, side=16, blur=partial(deficits.pooled_blur, size=4), lr=0.1)
 TINY_RUN = dict(
-    seeds=1, train_size=256, period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50, epochs=8, deit_epochs=4,
-    long_deficit=2, short_deficit=1, late_window=(2, 4), batches=2, top=2,
+    seeds=1,
+    train_size=256,
+    period=2,
+    durations=(0, 1, 2),
+    recovery=2,
+    fisher_examples=20,
+    information_examples=50,
+    epochs=8,
+    deit_epochs=4,
+    long_deficit=2,
+    short_deficit=1,
+    late_window=(2, 4),
+    batches=2,
+    top=2,
 )
 CONFIGS = {
-    ("textures", "quick"): QUICK, ("cifar10", "quick"): CIFAR, ("textures", "smoke"): replace(QUICK, **TINY_RUN),
-    ("cifar10", "smoke"): replace(CIFAR, **TINY_RUN), ("cifar10", "paper"): PAPER,
+    ("textures", "quick"): QUICK,
+    ("cifar10", "quick"): CIFAR,
+    ("textures", "smoke"): replace(QUICK, **TINY_RUN),
+    ("cifar10", "smoke"): replace(CIFAR, **TINY_RUN),
+    ("cifar10", "paper"): PAPER,
 }
 
 
@@ -112,6 +146,15 @@ def make_setup(run, dataset, net, lr, optimizer=torch.optim.SGD, **settings):
     """Setup of one net on the data set."""
     config, (x, y) = run.config, dataset.train
     return Setup(
-        model=lambda: net(x.shape[1], x.shape[2], dataset.classes), x=x, y=y, lr=lr, weight_decay=config.weight_decay, batch_size=config.batch_size,
-        optimizer=optimizer, augment=config.augment, clip=config.clip, channels_last=x.dim() == 4 and net is not config.deit, **settings,
+        model=lambda: net(x.shape[1], x.shape[2], dataset.classes),
+        x=x,
+        y=y,
+        lr=lr,
+        weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
+        optimizer=optimizer,
+        augment=config.augment,
+        clip=config.clip,
+        channels_last=x.dim() == 4 and net is not config.deit,
+        **settings,
     )

@@ -1,6 +1,7 @@
 """Effective gradient along training ("Revisiting critical learning periods", sections 4.3, 4.4 and B.3).
 
-fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: other optimizers. The paper projects on the vector to the mean
+fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: other optimizers. The paper projects on the vector to the
+mean
 of the ten snapshots with the best test accuracy; beside it stands what that replaces, the projection on the full gradient. Snapshots
 go to disk, so that memory stays bounded, and are measured when the run is over. Findings 4 to 6 are rows of their own.
 """
@@ -20,7 +21,10 @@ from clp_min.train import accuracy, fresh_model, load_checkpoint, save_checkpoin
 from clp_min.transformer import hard_distillation
 
 MEASURES = {  # key -> label; norms are means over the batches of an epoch
-    "stochastic": "stochastic gradient", "effective": "effective gradient (to the optimum)", "on_full": "projected on the full gradient", "full": "full gradient",
+    "stochastic": "stochastic gradient",
+    "effective": "effective gradient (to the optimum)",
+    "on_full": "projected on the full gradient",
+    "full": "full gradient",
 }
 
 
@@ -52,22 +56,39 @@ def _series(run, name):
 def _decline(run, name, key="effective"):
     """log(mean over the first quarter of the epochs / mean over the last quarter) of a norm."""
     quarter = max(len(_epochs(run, name)) // 4, 1)
-    return headline([common.log_ratio(sum(row[:quarter]), sum(row[-quarter:])) for row in _values(run, name, key)], "log (first quarter / last quarter)")
+    return headline(
+        [common.log_ratio(sum(row[:quarter]), sum(row[-quarter:])) for row in _values(run, name, key)], "log (first quarter / last quarter)"
+    )
 
 
 def _normal_panel(run, names, claim):
     """What fig3 and fig6 to 8 share."""
     effects = {name: _decline(run, name) for name in names}
-    early = {name: headline([row[max(len(row) // 4, 1) - 1] for row in _accumulated(_values(run, name, "effective"))], "") for name in names}
-    series = [one | {"label": f"{name}: {one['label']}" if len(names) > 1 else one["label"]} for name in names for one in _series(run, name)
-              if len(names) == 1 or "full gradient" not in one["label"]]
-    said = "; ".join(f"{name}: {common.say(effects[name])}, {100 * early[name]['mean']:.0f} % of the sum in the first quarter" for name in names)
-    return {"claim": claim, "headline": min(effects.values(), key=lambda e: e["mean"]), "verdict": common.joint_verdict(list(effects.values())), "finding": said,
-            "series": series, "figure": {"x": "epoch", "log": ["norm"]}}
+    early = {
+        name: headline([row[max(len(row) // 4, 1) - 1] for row in _accumulated(_values(run, name, "effective"))], "") for name in names
+    }
+    series = [
+        one | {"label": f"{name}: {one['label']}" if len(names) > 1 else one["label"]}
+        for name in names
+        for one in _series(run, name)
+        if len(names) == 1 or "full gradient" not in one["label"]
+    ]
+    said = "; ".join(
+        f"{name}: {common.say(effects[name])}, {100 * early[name]['mean']:.0f} % of the sum in the first quarter" for name in names
+    )
+    return {
+        "claim": claim,
+        "headline": min(effects.values(), key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict(list(effects.values())),
+        "finding": said,
+        "series": series,
+        "figure": {"x": "epoch", "log": ["norm"]},
+    }
 
 
 def revisiting_fig3(run):
-    """Normal training, SGD. Verdict: "reproduced" if for VGG, ResNet and DeiT the effective gradient's mean norm over the first quarter of the
+    """Normal training, SGD. Verdict: "reproduced" if for VGG, ResNet and DeiT the effective gradient's mean norm over the first quarter of
+    the
     epochs exceeds that over the last quarter, in logarithms, by > 3 standard errors over >= 3 seeds."""
     return _normal_panel(run, ["vgg normal", "resnet normal", "deit normal"], "the effective gradient declines in normal training")
 
@@ -94,19 +115,28 @@ def _lost(run, name):
 def _shortness(run, name, start, length):
     """log(mean effective gradient at the start of normal training / mean over ``length`` epochs from ``start`` on), paired by seed."""
     rows = zip(_values(run, "vgg normal", "effective"), _values(run, name, "effective"))
-    return headline([common.log_ratio(sum(normal[:length]), sum(row[start : start + length])) for normal, row in rows], "log (start of normal training / then)")
+    return headline(
+        [common.log_ratio(sum(normal[:length]), sum(row[start : start + length])) for normal, row in rows],
+        "log (start of normal training / then)",
+    )
 
 
 def _early_deficit_panel(run, length):
     name = f"vgg deficit 0-{length}"
     lost, short = headline(_lost(run, name), "points of accuracy lost"), _shortness(run, name, length, length)
-    return {"claim": f"{length} initial deficit epochs damage, and the effective gradient stays short after them", "headline": lost, "verdict": common.joint_verdict([lost, short]),
-            "finding": f"{common.say(lost)} at equal total epochs; effective gradient in the {length} epochs after the deficit: {common.say(short)}",
-            "series": _series(run, name), "figure": {"x": "epoch", "log": ["norm"], "spans": [[0, length]]}}
+    return {
+        "claim": f"{length} initial deficit epochs damage, and the effective gradient stays short after them",
+        "headline": lost,
+        "verdict": common.joint_verdict([lost, short]),
+        "finding": f"{common.say(lost)} at equal total epochs; effective gradient in the {length} epochs after the deficit: {common.say(short)}",
+        "series": _series(run, name),
+        "figure": {"x": "epoch", "log": ["norm"], "spans": [[0, length]]},
+    }
 
 
 def revisiting_fig4a(run):
-    """Deficit in the first quarter of the epochs. Verdict: "reproduced" if accuracy is lost, and the effective gradient after the deficit is shorter than at the
+    """Deficit in the first quarter of the epochs. Verdict: "reproduced" if accuracy is lost, and the effective gradient after the deficit
+    is shorter than at the
     start of normal training (as many epochs, in logarithms), each by > 3 standard errors over >= 3 seeds."""
     return _early_deficit_panel(run, run.config.long_deficit)
 
@@ -117,66 +147,114 @@ def revisiting_fig4b(run):
 
 
 def revisiting_fig4c(run):
-    """Deficit in the second quarter. Verdict: "reproduced" if it costs less accuracy than fig4a's deficit of the same length, and the effective gradient in the
+    """Deficit in the second quarter. Verdict: "reproduced" if it costs less accuracy than fig4a's deficit of the same length, and the
+    effective gradient in the
     window is shorter than at the start of normal training, each by > 3 standard errors over >= 3 seeds."""
     start, end = run.config.late_window
     name, early = f"vgg deficit {start}-{end}", f"vgg deficit 0-{run.config.long_deficit}"
     lost = headline(_lost(run, name), "points of accuracy lost")
     spared = headline([a - b for a, b in zip(_lost(run, early), _lost(run, name))], "points less than the early one")
     short = _shortness(run, name, start, end - start)
-    return {"claim": "a later deficit does little, and the effective gradient is short while it lasts", "headline": lost, "verdict": common.joint_verdict([spared, short]),
-            "finding": f"{common.say(lost)}, {common.say(spared)}; effective gradient in the window: {common.say(short)}",
-            "series": _series(run, name), "figure": {"x": "epoch", "log": ["norm"], "spans": [[start, end]]}}
+    return {
+        "claim": "a later deficit does little, and the effective gradient is short while it lasts",
+        "headline": lost,
+        "verdict": common.joint_verdict([spared, short]),
+        "finding": f"{common.say(lost)}, {common.say(spared)}; effective gradient in the window: {common.say(short)}",
+        "series": _series(run, name),
+        "figure": {"x": "epoch", "log": ["norm"], "spans": [[start, end]]},
+    }
 
 
 def revisiting_finding4(run):
-    """Finding 4 and its yardstick: does the decline also hold for the projection on the full gradient (Definition 1), and is the paper's direction that of descent?
+    """Finding 4 and its yardstick: does the decline also hold for the projection on the full gradient (Definition 1), and is the paper's
+    direction that of descent?
 
-    Verdict: "reproduced" if, for all three nets, the projection on the full gradient declines (rule of fig3) and the cosine between the vector to the optimum and
+    Verdict: "reproduced" if, for all three nets, the projection on the full gradient declines (rule of fig3) and the cosine between the
+    vector to the optimum and
     the negative full gradient, mean over epochs, is > 3 standard errors above 0 over >= 3 seeds.
     """
     names = ["vgg normal", "resnet normal", "deit normal"]
     declines = {name: _decline(run, name, "on_full") for name in names}
     cosines = {name: headline([sum(row) / len(row) for row in _values(run, name, "cosine")], "") for name in names}
     said = "; ".join(f"{n}: {common.say(declines[n])}, cosine {cosines[n]['mean']:.2f} ± {cosines[n]['standard_error']:.2f}" for n in names)
-    series = [{"label": n, "x": _epochs(run, n), "y": y, "values": _values(run, n, key)} for n in names for key, y in
-              (("on_full", "norm of the projection on the full gradient"), ("cosine", "cosine of optimum's direction and descent"))]
-    return {"claim": "the projection on the full gradient declines too, and the optimum lies in the direction of descent", "headline": min(declines.values(), key=lambda e: e["mean"]),
-            "verdict": common.joint_verdict([*declines.values(), *cosines.values()]), "finding": said, "series": series,
-            "figure": {"x": "epoch", "log": ["norm of the projection on the full gradient"]}}
+    series = [
+        {"label": n, "x": _epochs(run, n), "y": y, "values": _values(run, n, key)}
+        for n in names
+        for key, y in (("on_full", "norm of the projection on the full gradient"), ("cosine", "cosine of optimum's direction and descent"))
+    ]
+    return {
+        "claim": "the projection on the full gradient declines too, and the optimum lies in the direction of descent",
+        "headline": min(declines.values(), key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict([*declines.values(), *cosines.values()]),
+        "finding": said,
+        "series": series,
+        "figure": {"x": "epoch", "log": ["norm of the projection on the full gradient"]},
+    }
 
 
 def _findings_bar(run, claim, names, effects, verdict):
     """Accuracy lost in several schedules as bars."""
     rows = [_lost(run, name) for name in names]
-    return {"claim": claim, "headline": effects[0], "verdict": verdict, "finding": "; ".join(map(common.say, effects)),
-            "series": [{"label": "drop", "x": [n.removeprefix("vgg ") for n in names], "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows)]}],
-            "figure": {"x": "schedule", "kind": "bar"}}
+    return {
+        "claim": claim,
+        "headline": effects[0],
+        "verdict": verdict,
+        "finding": "; ".join(map(common.say, effects)),
+        "series": [
+            {
+                "label": "drop",
+                "x": [n.removeprefix("vgg ") for n in names],
+                "y": "accuracy lost (points)",
+                "values": [list(v) for v in zip(*rows)],
+            }
+        ],
+        "figure": {"x": "schedule", "kind": "bar"},
+    }
 
 
 def revisiting_finding5(run):
-    """Finding 5: effective gradients stay deteriorated after an early deficit, which impairs. Verdict: both effects of fig4a and both of fig4b, > 3 standard errors each."""
+    """Finding 5: effective gradients stay deteriorated after an early deficit, which impairs. Verdict: both effects of fig4a and both of
+    fig4b, > 3 standard errors each."""
     config, effects = run.config, []
     names = [f"vgg deficit 0-{d}" for d in (config.short_deficit, config.long_deficit)]
     for name, length in zip(names, (config.short_deficit, config.long_deficit)):
         effects += [headline(_lost(run, name), f"points lost to {length} epochs"), _shortness(run, name, length, length)]
-    return _findings_bar(run, "after an early deficit the effective gradient does not recover, and accuracy is lost", names, effects, common.joint_verdict(effects))
+    return _findings_bar(
+        run,
+        "after an early deficit the effective gradient does not recover, and accuracy is lost",
+        names,
+        effects,
+        common.joint_verdict(effects),
+    )
 
 
 def revisiting_finding6(run):
     """Finding 6: a deficit after the critical period leaves no permanent impairment.
 
-    Verdict: "reproduced" if the late deficit costs less than a quarter of the early one of the same length: early/4 - late > 3 standard errors, >= 3 seeds.
+    Verdict: "reproduced" if the late deficit costs less than a quarter of the early one of the same length: early/4 - late > 3 standard
+    errors, >= 3 seeds.
     """
     start, end = run.config.late_window
     early, late = f"vgg deficit 0-{run.config.long_deficit}", f"vgg deficit {start}-{end}"
     effect = headline([a / 4 - b for a, b in zip(_lost(run, early), _lost(run, late))], "points (early / 4 - late)")
     effects = [effect, headline(_lost(run, early), "points lost early"), headline(_lost(run, late), "points lost late")]
-    return _findings_bar(run, "a deficit after the critical period leaves no lasting damage", [early, late], effects, common.verdict(effect))
+    return _findings_bar(
+        run, "a deficit after the critical period leaves no lasting damage", [early, late], effects, common.verdict(effect)
+    )
 
 
-PANELS = [revisiting_fig3, revisiting_fig4a, revisiting_fig4b, revisiting_fig4c, revisiting_fig6, revisiting_fig7, revisiting_fig8,
-          revisiting_finding4, revisiting_finding5, revisiting_finding6]
+PANELS = [
+    revisiting_fig3,
+    revisiting_fig4a,
+    revisiting_fig4b,
+    revisiting_fig4c,
+    revisiting_fig6,
+    revisiting_fig7,
+    revisiting_fig8,
+    revisiting_finding4,
+    revisiting_finding5,
+    revisiting_finding6,
+]
 
 
 def sweeps(run):
@@ -191,10 +269,15 @@ def sweeps(run):
     sgd = torch.optim.SGD
     found = [("vgg", config.vgg, config.lr, sgd, normal | deficits)]
     if run.wants(revisiting_fig3, revisiting_finding4):
-        found += [("resnet", config.resnet, config.lr, sgd, normal), ("deit", config.deit, config.deit_lr, sgd, {"normal": [Phase(config.deit_epochs)]})]
-    for panel, label, optimizer, lr in ((revisiting_fig6, "momentum", partial(sgd, momentum=0.9), config.momentum_lr),
-                                        (revisiting_fig7, "nesterov", partial(sgd, momentum=0.9, nesterov=True), config.momentum_lr),
-                                        (revisiting_fig8, "adam", torch.optim.Adam, config.adam_lr)):
+        found += [
+            ("resnet", config.resnet, config.lr, sgd, normal),
+            ("deit", config.deit, config.deit_lr, sgd, {"normal": [Phase(config.deit_epochs)]}),
+        ]
+    for panel, label, optimizer, lr in (
+        (revisiting_fig6, "momentum", partial(sgd, momentum=0.9), config.momentum_lr),
+        (revisiting_fig7, "nesterov", partial(sgd, momentum=0.9, nesterov=True), config.momentum_lr),
+        (revisiting_fig8, "adam", torch.optim.Adam, config.adam_lr),
+    ):
         if run.wants(panel):
             found.append((label, config.vgg, lr, optimizer, normal))
     return found
@@ -225,7 +308,8 @@ def measure(run, seed, setup, model, phases, epoch, direction):
 
 
 def measure_schedule(run, seed, label, setup, name, phases):
-    """Second stage: the optimum of a finished schedule's best snapshots, then every snapshot against it. Once: the snapshots are removed after it."""
+    """Second stage: the optimum of a finished schedule's best snapshots, then every snapshot against it. Once: the snapshots are removed
+    after it."""
     full_name, model = f"{label} {name}", fresh_model(setup, seed, "init")
     if run.log.series(seed, full_name, "measured")[0]:
         return
@@ -261,13 +345,17 @@ def main(argv=None):
     for seed in run.seeds:
         dataset, teacher_file = revisiting.prepare(run, seed), run.work / f"teacher-{seed}.pt"
         for label, net, lr, optimizer, plan in plans:
-            setup = revisiting.make_setup(run, dataset, net, lr, optimizer, **({"loss": taught(run, dataset, seed, teacher_file)} if label == "deit" else {}))
+            setup = revisiting.make_setup(
+                run, dataset, net, lr, optimizer, **({"loss": taught(run, dataset, seed, teacher_file)} if label == "deit" else {})
+            )
             for epoch, state, names in common.trained(run, seed, setup, plan, label=label):
                 file = f"{label}-seed{seed}-{names[0]}-{epoch}.snapshot"
                 torch.save(state.model.state_dict(), run.work / file)
                 if label == "vgg" and "normal" in names and epoch == config.epochs:
                     save_checkpoint(teacher_file, state.model.state_dict())
-                run.log.add(seed, [f"{label} {name}" for name in names], epoch, accuracy=accuracy(state.model, *dataset.test), snapshot=file)
+                run.log.add(
+                    seed, [f"{label} {name}" for name in names], epoch, accuracy=accuracy(state.model, *dataset.test), snapshot=file
+                )
             for name, phases in plan.items():
                 measure_schedule(run, seed, label, setup, name, phases)
             for file in run.work.glob(f"{label}-seed{seed}-*.snapshot"):

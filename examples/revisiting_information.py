@@ -28,7 +28,10 @@ def _surge(run, net, period):
     """Mean over the deficit's period of log(Tr F with the deficit / Tr F of the normal run at the same epoch), per seed."""
     epochs = range((period - 1) * run.config.period + 1, period * run.config.period + 1)
     at = run.log.at
-    return [np.mean([common.log_ratio(at(s, f"{net} period {period}", e, "fisher"), at(s, f"{net} normal", e, "fisher")) for e in epochs]) for s in run.seeds]
+    return [
+        np.mean([common.log_ratio(at(s, f"{net} period {period}", e, "fisher"), at(s, f"{net} normal", e, "fisher")) for e in epochs])
+        for s in run.seeds
+    ]
 
 
 def _period_panel(run, net, period):
@@ -38,22 +41,29 @@ def _period_panel(run, net, period):
     points, curves = _curves(run, name, list(dict.fromkeys(measures)))
     _, normal = _curves(run, f"{net} normal", ["fisher", SHOWN])
     surge = headline(_surge(run, net, period), "log ratio of Tr F, deficit / normal")
-    lost = headline([run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, name, "accuracy") for s in run.seeds], "points of accuracy lost")
+    lost = headline(
+        [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, name, "accuracy") for s in run.seeds], "points of accuracy lost"
+    )
     bits, labels = "I(X;T), bits", {"fisher": "on the training data as they are", "fisher_clean": "on clean data"}
     series = [{"label": labels[key], "x": points, "y": "Tr F", "values": curves[key]} for key in labels]
     series.append({"label": "normal training", "x": points, "y": "Tr F", "values": normal["fisher"]})
-    series += [{"label": key.replace("_", " "), "x": points, "y": bits, "values": curves[key]} for key in curves if not key.startswith("fisher")]
+    series += [
+        {"label": key.replace("_", " "), "x": points, "y": bits, "values": curves[key]} for key in curves if not key.startswith("fisher")
+    ]
     return {
-        "claim": f"the Fisher trace surges while the deficit lasts (period {period}), and information rises and falls", "headline": surge,
-        "verdict": common.verdict(surge), "series": series,
+        "claim": f"the Fisher trace surges while the deficit lasts (period {period}), and information rises and falls",
+        "headline": surge,
+        "verdict": common.verdict(surge),
+        "series": series,
         "finding": f"Tr F is {np.exp(surge['mean']):.2g} times the normal run's over the deficit (log {common.say(surge)}); final accuracy: {common.say(lost)};"
-                   f" ceiling of the joint reading log2 N = {np.log2(run.information_examples):.2f} bits",
+        f" ceiling of the joint reading log2 N = {np.log2(run.information_examples):.2f} bits",
         "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[(period - 1) * length, period * length]]},
     }
 
 
 def revisiting_fig1a(run):
-    """ResNet, deficit in period 1 of 3. Verdict: mean log ratio of Tr F to the normal run's over the deficit > 3 standard errors, >= 3 seeds."""
+    """ResNet, deficit in period 1 of 3. Verdict: mean log ratio of Tr F to the normal run's over the deficit > 3 standard errors, >= 3
+    seeds."""
     return _period_panel(run, "resnet", 1)
 
 
@@ -84,7 +94,10 @@ def revisiting_fig5c(run):
 
 def _impairment(run, net):
     """Accuracy lost to d initial deficit epochs, (seeds x durations); the same number of sharp epochs follows each."""
-    return [[run.log.last(s, f"{net} first 0", "accuracy") - run.log.last(s, f"{net} first {d}", "accuracy") for d in run.config.durations] for s in run.seeds]
+    return [
+        [run.log.last(s, f"{net} first 0", "accuracy") - run.log.last(s, f"{net} first {d}", "accuracy") for d in run.config.durations]
+        for s in run.seeds
+    ]
 
 
 def _peaks(run, net):
@@ -96,27 +109,40 @@ def _peaks(run, net):
     first = next(i for i, e in enumerate(effects) if e["mean"] >= effects[best]["mean"] - error)
     trunk = f"{net} first {run.config.durations[-1]}"
     epochs = list(range(1, run.config.durations[-1] + 1))
-    return run.config.durations[first], first == len(effects) - 1, [epochs[int(np.argmax([run.log.at(s, trunk, e, SHOWN) for e in epochs]))] for s in run.seeds]
+    return (
+        run.config.durations[first],
+        first == len(effects) - 1,
+        [epochs[int(np.argmax([run.log.at(s, trunk, e, SHOWN) for e in epochs]))] for s in run.seeds],
+    )
 
 
 def revisiting_fig2(run):
     """Impairment of the final accuracy, and mutual information, against the number of initial deficit epochs.
 
     The impairment's peak is the smallest duration within one standard error of its maximum (said if that is the edge of the grid). Verdict:
-    "reproduced" if for both nets it lies after the epoch of the largest information by > 3 standard errors (of that epoch, over >= 3 seeds).
+    "reproduced" if for both nets it lies after the epoch of the largest information by > 3 standard errors (of that epoch, over >= 3
+    seeds).
     """
     series, effects, words = [], [], []
     for net in ("vgg", "resnet"):
         impairment_peak, edge, information_peaks = _peaks(run, net)
         effects.append(headline([impairment_peak - e for e in information_peaks], "epochs"))
-        words.append(f"{net}: impairment peaks at {impairment_peak}{' (the edge of the grid)' if edge else ''}, information {common.say(effects[-1])} earlier")
+        words.append(
+            f"{net}: impairment peaks at {impairment_peak}{' (the edge of the grid)' if edge else ''}, information {common.say(effects[-1])} earlier"
+        )
         series.append({"label": net, "x": run.config.durations, "y": "accuracy lost (points)", "values": _impairment(run, net)})
         epochs = list(range(1, run.config.durations[-1] + 1))
         values = [[run.log.at(s, f"{net} first {run.config.durations[-1]}", e, SHOWN) for e in epochs] for s in run.seeds]
         series.append({"label": net, "x": epochs, "y": f"I(X;T) on blurred data, {SHOWN} (bits)", "values": values})
     weakest = min(effects, key=lambda e: e["mean"])
-    return {"claim": "information peaks before the impairment does", "headline": weakest, "verdict": common.joint_verdict(effects), "finding": "; ".join(words),
-            "series": series, "figure": {"x": "epochs of initial deficit"}}
+    return {
+        "claim": "information peaks before the impairment does",
+        "headline": weakest,
+        "verdict": common.joint_verdict(effects),
+        "finding": "; ".join(words),
+        "series": series,
+        "figure": {"x": "epochs of initial deficit"},
+    }
 
 
 def revisiting_finding1(run):
@@ -124,9 +150,19 @@ def revisiting_finding1(run):
     rows = {f"{net} {p}": _surge(run, net, p) for net in ("resnet", "vgg") for p in (1, 2, 3)}
     effects = {name: headline(row, "log ratio of Tr F") for name, row in rows.items()}
     return {
-        "claim": "the Fisher trace surges in every period in which the deficit comes", "headline": min(effects.values(), key=lambda e: e["mean"]),
-        "verdict": common.joint_verdict(list(effects.values())), "finding": "log ratio to normal training: " + ", ".join(f"{k}: {v['mean']:.2f} ± {v['standard_error']:.2f}" for k, v in effects.items()),
-        "series": [{"label": "net, period of the deficit", "x": list(rows), "y": "log(Tr F / Tr F of normal training)", "values": [list(v) for v in zip(*rows.values())]}],
+        "claim": "the Fisher trace surges in every period in which the deficit comes",
+        "headline": min(effects.values(), key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict(list(effects.values())),
+        "finding": "log ratio to normal training: "
+        + ", ".join(f"{k}: {v['mean']:.2f} ± {v['standard_error']:.2f}" for k, v in effects.items()),
+        "series": [
+            {
+                "label": "net, period of the deficit",
+                "x": list(rows),
+                "y": "log(Tr F / Tr F of normal training)",
+                "values": [list(v) for v in zip(*rows.values())],
+            }
+        ],
         "figure": {"x": "net, period of the deficit", "kind": "bar"},
     }
 
@@ -134,7 +170,8 @@ def revisiting_finding1(run):
 def revisiting_finding2(run):
     """Finding 2: in a deficit's period information begins to fall while the Fisher trace goes on rising (period 2, both nets).
 
-    Per seed: information lost from its peak in the period to the period's end, and log Tr F gained over the same epochs. Verdict: "reproduced" if
+    Per seed: information lost from its peak in the period to the period's end, and log Tr F gained over the same epochs. Verdict:
+    "reproduced" if
     both are > 3 standard errors above 0 over >= 3 seeds for both nets. Beside it: information with the logits rescaled to one size, in
     which growth of the logits cannot show.
     """
@@ -152,8 +189,14 @@ def revisiting_finding2(run):
         words.append(f"{net}: {common.say(lost)}, {common.say(gained)}")
         for key, y in ((SHOWN, "I(X;T), bits"), (SHOWN + "_rescaled", "I(X;T), bits, logits rescaled"), ("fisher", "Tr F")):
             series.append({"label": net, "x": epochs, "y": y, "values": [[run.log.at(s, name, e, key) for e in epochs] for s in run.seeds]})
-    return {"claim": "during a deficit information falls while the Fisher trace rises", "headline": min(effects, key=lambda e: e["mean"] / (e["standard_error"] or 1)),
-            "verdict": common.joint_verdict(effects), "finding": "; ".join(words), "series": series, "figure": {"x": "epoch (deficit in all of them)", "log": ["Tr F"]}}
+    return {
+        "claim": "during a deficit information falls while the Fisher trace rises",
+        "headline": min(effects, key=lambda e: e["mean"] / (e["standard_error"] or 1)),
+        "verdict": common.joint_verdict(effects),
+        "finding": "; ".join(words),
+        "series": series,
+        "figure": {"x": "epoch (deficit in all of them)", "log": ["Tr F"]},
+    }
 
 
 def revisiting_finding3(run):
@@ -164,18 +207,35 @@ def revisiting_finding3(run):
     """
     rows, effects = {}, []
     for net in ("resnet", "vgg"):
-        lost = {p: [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, f"{net} period {p}", "accuracy") for s in run.seeds] for p in (1, 2, 3)}
+        lost = {
+            p: [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, f"{net} period {p}", "accuracy") for s in run.seeds]
+            for p in (1, 2, 3)
+        }
         rows |= {f"{net} {p}": values for p, values in lost.items()}
         effects.append(headline([a - b for a, b in zip(lost[1], lost[2])], "points"))
     costs = ", ".join(f"{name}: {common.say(headline(row, 'points'))}" for name, row in rows.items())
-    return {"claim": "a deficit in period 1 damages, the same in period 2 does not", "headline": min(effects, key=lambda e: e["mean"]), "verdict": common.joint_verdict(effects),
-            "finding": f"lost to a deficit in period 1, 2, 3: {costs}",
-            "series": [{"label": "drop", "x": list(rows), "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows.values())]}],
-            "figure": {"x": "net, period of the deficit", "kind": "bar"}}
+    return {
+        "claim": "a deficit in period 1 damages, the same in period 2 does not",
+        "headline": min(effects, key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict(effects),
+        "finding": f"lost to a deficit in period 1, 2, 3: {costs}",
+        "series": [{"label": "drop", "x": list(rows), "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows.values())]}],
+        "figure": {"x": "net, period of the deficit", "kind": "bar"},
+    }
 
 
-PANELS = [revisiting_fig1a, revisiting_fig1b, revisiting_fig1c, revisiting_fig5a, revisiting_fig5b, revisiting_fig5c, revisiting_fig2,
-          revisiting_finding1, revisiting_finding2, revisiting_finding3]
+PANELS = [
+    revisiting_fig1a,
+    revisiting_fig1b,
+    revisiting_fig1c,
+    revisiting_fig5a,
+    revisiting_fig5b,
+    revisiting_fig5c,
+    revisiting_fig2,
+    revisiting_finding1,
+    revisiting_finding2,
+    revisiting_finding3,
+]
 
 
 def schedules(run):
@@ -190,7 +250,8 @@ def schedules(run):
 
 
 def information(model, x, y, g):
-    """All readings of I(X;T), bits; the label reading beside its value for shuffled labels; and the shown one with logits rescaled to sd 1/2."""
+    """All readings of I(X;T), bits; the label reading beside its value for shuffled labels; and the shown one with logits rescaled to sd
+    1/2."""
     t = predict(model, x)
     values = {reading: binned_mutual_information(t, reading, y) for reading in READINGS[:4]}
     values["label"], values["label_shuffled"] = label_information(t, y, g)
@@ -206,7 +267,9 @@ def main(argv=None):
     dataset = revisiting.prepare(run, 0)
     run.information_examples = min(config.information_examples, len(dataset.train[0]))
     everything = {f"{net} {name}": phases for net in nets for name, phases in plan.items()}
-    common.announce(run, revisiting.make_setup(run, dataset, config.resnet, config.lr), everything, epochs=len(nets) * distinct_epochs(plan))
+    common.announce(
+        run, revisiting.make_setup(run, dataset, config.resnet, config.lr), everything, epochs=len(nets) * distinct_epochs(plan)
+    )
     for seed in run.seeds:
         dataset = revisiting.prepare(run, seed)
         for net, make in nets.items():
@@ -214,7 +277,11 @@ def main(argv=None):
             for epoch, state, names in common.trained(run, seed, setup, plan, label=net):
                 names, model = [f"{net} {name}" for name in names], state.model
                 seen, y = current_data(setup, state, slice(run.information_examples))
-                clean, g, n = setup.x[: run.information_examples], generator(seen.device, seed, epoch, "information"), config.fisher_examples
+                clean, g, n = (
+                    setup.x[: run.information_examples],
+                    generator(seen.device, seed, epoch, "information"),
+                    config.fisher_examples,
+                )
                 values = information(model, seen, y, g)
                 values[SHOWN + "_clean"] = binned_mutual_information(predict(model, clean), SHOWN)
                 values["fisher"] = fisher_trace(model, seen[:n], "signs", generator=g).total

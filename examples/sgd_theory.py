@@ -1,6 +1,8 @@
-"""The theory of SGD behind "Revisiting critical learning periods": exact curves with Monte-Carlo points (theory/sgd.py, theory/softmax_fisher.py).
+"""The theory of SGD behind "Revisiting critical learning periods": exact curves with Monte-Carlo points (theory/sgd.py,
+theory/softmax_fisher.py).
 
-Theorem 1 says the Fisher trace vanishes, Theorem 2 that the effective gradient does. The first four axes show E|gradient|^2 of the true, the
+Theorem 1 says the Fisher trace vanishes, Theorem 2 that the effective gradient does. The first four axes show E|gradient|^2 of the true,
+the
 stochastic and the effective gradient for a constant rate, for steps 1/(t+1), for noise that vanishes with the error, and the floor of the
 true gradient against the rate; the last two the Fisher trace on separable data and with label noise, and its rate beside the gradient's.
 """
@@ -33,8 +35,11 @@ class Config:
 
 
 QUICK = Config()
-CONFIGS = {("closed_form", "quick"): QUICK, ("closed_form", "paper"): QUICK,
-           ("closed_form", "smoke"): replace(QUICK, seeds=2, chains=200, long=500)}
+CONFIGS = {
+    ("closed_form", "quick"): QUICK,
+    ("closed_form", "paper"): QUICK,
+    ("closed_form", "smoke"): replace(QUICK, seeds=2, chains=200, long=500),
+}
 
 
 def additive(config, rng, rates):
@@ -60,15 +65,25 @@ def interpolating(config, rng):
 
 
 def sgd_theory(run):
-    """Verdict: "holds as corrected" if every Monte-Carlo mean (n batches of chains) lies within 5 standard errors of the exact curve, else "disagrees"."""
+    """Verdict: "holds as corrected" if every Monte-Carlo mean (n batches of chains) lies within 5 standard errors of the exact curve, else
+    "disagrees"."""
     config = run.config
     quadratic = np.ones(config.dim), np.full(config.dim, 1 / config.dim), np.full(config.dim, 2 / np.sqrt(config.dim))
     decreasing = 1 / (np.arange(config.steps + 1) + 1)
     constant = np.full(config.steps + 1, config.lr)
     cases = {
-        f"squared norm, constant rate {config.lr}": (quadratic_moments(*quadratic, constant[:-1], config.steps), lambda rng: additive(config, rng, constant)),
-        "squared norm, steps 1/(t+1)": (quadratic_moments(*quadratic, decreasing[:-1], config.steps), lambda rng: additive(config, rng, decreasing)),
-        "squared norm, interpolation": (interpolating_moments(config.dim, 1, config.interpolating_lr, config.steps), lambda rng: interpolating(config, rng)),
+        f"squared norm, constant rate {config.lr}": (
+            quadratic_moments(*quadratic, constant[:-1], config.steps),
+            lambda rng: additive(config, rng, constant),
+        ),
+        "squared norm, steps 1/(t+1)": (
+            quadratic_moments(*quadratic, decreasing[:-1], config.steps),
+            lambda rng: additive(config, rng, decreasing),
+        ),
+        "squared norm, interpolation": (
+            interpolating_moments(config.dim, 1, config.interpolating_lr, config.steps),
+            lambda rng: interpolating(config, rng),
+        ),
     }
     series, scores = [], []
     for axis, (exact, draw) in cases.items():
@@ -77,24 +92,48 @@ def sgd_theory(run):
             series.append({"label": kind, "x": list(range(config.steps + 1)), "y": axis, "x_label": "step", "values": [exact[i].tolist()]})
             series.append({"label": f"{kind}, drawn", "x": config.checked, "y": axis, "points": True, "values": samples[:, :, i].tolist()})
             error = samples[:, :, i].std(0, ddof=1) / np.sqrt(len(run.seeds))
-            scores += [z for z, e in zip((samples[:, :, i].mean(0) - exact[i][list(config.checked)]) / np.maximum(error, 1e-12), error) if e > 1e-9]
+            scores += [
+                z for z, e in zip((samples[:, :, i].mean(0) - exact[i][list(config.checked)]) / np.maximum(error, 1e-12), error) if e > 1e-9
+            ]
     rates = np.linspace(0.05, 1.9, 60)
     for label, floor in (("true: M lr s^2 / (2 - M lr)", gradient_floor), ("printed: M lr s^2", printed_floor)):
-        series.append({"label": label, "x": rates.tolist(), "y": "limit of E|grad|^2 (M = s^2 = 1)", "x_label": "learning rate", "values": [floor(rates, 1.0, 1.0).tolist()]})
+        series.append(
+            {
+                "label": label,
+                "x": rates.tolist(),
+                "y": "limit of E|grad|^2 (M = s^2 = 1)",
+                "x_label": "learning rate",
+                "values": [floor(rates, 1.0, 1.0).tolist()],
+            }
+        )
     l, d, k, lr = config.phases
     t = np.unique(np.geomspace(1, config.long, 60).astype(int))
     trace, empirical, squared = (q[t] for q in separable_quantities(simulate(l, d, k, lr, config.long), l, d, k))
-    series += [{"label": "separable data", "x": t.tolist(), "y": "Tr F", "x_label": "step", "values": [trace.tolist()]},
-               {"label": "limit with 10 % label noise, l = 10, one-hot inputs", "x": t.tolist(), "y": "Tr F", "values": [[label_noise_limit(10, 0.1)] * len(t)]}]
-    series += [{"label": label, "x": t.tolist(), "y": "separable data: 1/t against 1/t^2", "x_label": "step", "values": [values.tolist()]} for label, values in
-               (("Tr F", trace), ("Tr F of the true labels", empirical), ("|grad|^2", squared))]
+    series += [
+        {"label": "separable data", "x": t.tolist(), "y": "Tr F", "x_label": "step", "values": [trace.tolist()]},
+        {
+            "label": "limit with 10 % label noise, l = 10, one-hot inputs",
+            "x": t.tolist(),
+            "y": "Tr F",
+            "values": [[label_noise_limit(10, 0.1)] * len(t)],
+        },
+    ]
+    series += [
+        {"label": label, "x": t.tolist(), "y": "separable data: 1/t against 1/t^2", "x_label": "step", "values": [values.tolist()]}
+        for label, values in (("Tr F", trace), ("Tr F of the true labels", empirical), ("|grad|^2", squared))
+    ]
     worst = float(np.abs(scores).max())
     true, _, effective = cases["squared norm, steps 1/(t+1)"][0]
     return {
         "claim": "neither the effective gradient nor the Fisher trace need vanish with the gradient (Theorems 1 and 2 as corrected)",
-        "headline": headline(np.abs(scores), "mean |z| of the drawn points"), "verdict": "holds as corrected" if worst < 5 else "disagrees",
+        "headline": headline(np.abs(scores), "mean |z| of the drawn points"),
+        "verdict": "holds as corrected" if worst < 5 else "disagrees",
         "finding": f"largest |z| of {len(scores)} Monte-Carlo means: {worst:.2f}; with steps 1/(t+1), at step {config.steps} E|grad|^2 = {true[-1]:.4f} but E|effective|^2 = {effective[-1]:.4f}",
-        "series": series, "figure": {"log": [*list(cases)[1:], "Tr F", "separable data: 1/t against 1/t^2"], "log_x": ["Tr F", "separable data: 1/t against 1/t^2"]},
+        "series": series,
+        "figure": {
+            "log": [*list(cases)[1:], "Tr F", "separable data: 1/t against 1/t^2"],
+            "log_x": ["Tr F", "separable data: 1/t against 1/t^2"],
+        },
     }
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from clp_min.augment import random_affine, random_crop, random_flip
 from clp_min.data import load, stratified
-from clp_min.deficits import downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels, pooled_blur, random_labels, vertical_flip
+from clp_min.deficits import (
+    downsample_blur,
+    gaussian_blur,
+    label_noise,
+    noise_images,
+    permute_labels,
+    pooled_blur,
+    random_labels,
+    vertical_flip,
+)
 from clp_min.fisher import fisher_trace, per_example_gradient_norms
 from clp_min.gradients import effective_gradient, flat_parameters, full_gradient, optimum
 from clp_min.information import binned_mutual_information, label_information, plug_in_bias
@@ -21,7 +30,16 @@ from theory.binning import gaussian_binned_entropy
 from theory.deep_linear import gated_pathways
 from theory.sgd import interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments, theorem1_bound
 from theory.softmax_fisher import kl_divergence, separable_quantities, softmax_fisher_matrix, softmax_fisher_trace
-from theory.softmax_phases import approximate_loss, full_matrix, logit_loss, noisy_output_loss, optimal_loss, second_minimum, simulate, single_logit_loss
+from theory.softmax_phases import (
+    approximate_loss,
+    full_matrix,
+    logit_loss,
+    noisy_output_loss,
+    optimal_loss,
+    second_minimum,
+    simulate,
+    single_logit_loss,
+)
 
 PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfunction(value)}
 

@@ -11,7 +11,8 @@ MC = 5.0  # |z| of a Monte-Carlo mean, n and seed fixed
 
 
 def assert_close(actual, expected, rtol, atol=0.0):
-    """|actual - expected| <= atol + rtol * max |expected|, everywhere; the scale is the array's, so that zeros need no atol of their own."""
+    """|actual - expected| <= atol + rtol * max |expected|, everywhere; the scale is the array's, so that zeros need no atol of their
+    own."""
     actual, expected = (np.asarray(v.detach().numpy() if torch.is_tensor(v) else v, dtype=np.float64) for v in (actual, expected))
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     if actual.size == 0:
@@ -28,4 +29,6 @@ def assert_mean(samples, expected):
     """The mean of the samples (n,) is ``expected`` within MC standard errors."""
     samples = np.asarray(samples, dtype=np.float64)
     z = (samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples)))
-    assert abs(z) < MC, f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio {samples.mean() / expected:.4g}, z = {z:.2f}"
+    assert abs(z) < MC, (
+        f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio {samples.mean() / expected:.4g}, z = {z:.2f}"
+    )

@@ -107,8 +107,11 @@ def mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside=
     rows = [[bin_of(v, bins, low, high, outside) for v in row] for row in t]
     columns = range(len(rows[0]))
     if reading in ("joint", "label"):
-        kept = [(tuple(r), None if y is None else int(c)) for r, c in zip(rows, y if y is not None else rows) if None not in r] if reading == "label" else [
-            (tuple(r), None) for r in rows if None not in r]
+        kept = (
+            [(tuple(r), None if y is None else int(c)) for r, c in zip(rows, y if y is not None else rows) if None not in r]
+            if reading == "label"
+            else [(tuple(r), None) for r in rows if None not in r]
+        )
         joint = entropy_bits([r for r, _ in kept])
         return joint if reading == "joint" else joint + entropy_bits([c for _, c in kept]) - entropy_bits(kept)
     if reading == "per_logit":

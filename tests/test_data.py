@@ -26,7 +26,10 @@ def write_idx(path, array):
 
 
 def make_mnist(folder, suffix=""):
-    sets = {part: (RNG.integers(0, 256, (n, 28, 28), np.uint8), RNG.integers(0, 10, n).astype(np.uint8)) for part, n in (("train", 30), ("t10k", 20))}
+    sets = {
+        part: (RNG.integers(0, 256, (n, 28, 28), np.uint8), RNG.integers(0, 10, n).astype(np.uint8))
+        for part, n in (("train", 30), ("t10k", 20))
+    }
     for part, (images, labels) in sets.items():
         write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
@@ -76,7 +79,10 @@ def test_load__cifar10_in_both_layouts(tmp_path, layout, monkeypatch):
     dataset = load("cifar10")
     assert dataset.train[0].shape == (35, 3, 32, 32) and dataset.test[0].shape == (7, 3, 32, 32)
     row = content["data_batch_2"][b"data"][3].reshape(3, 32, 32)
-    assert np.array_equal(np.round(dataset.train[0][10].numpy() * 255), row) and int(dataset.train[1][10]) == content["data_batch_2"][b"labels"][3]
+    assert (
+        np.array_equal(np.round(dataset.train[0][10].numpy() * 255), row)
+        and int(dataset.train[1][10]) == content["data_batch_2"][b"labels"][3]
+    )
 
 
 def test_load__cifar100_uses_fine_labels(tmp_path):
@@ -125,7 +131,11 @@ def test_load__truncated_files_are_one_clear_error(tmp_path):
     make_mnist(tmp_path / "MNIST/raw")
     make_mnist(tmp_path / "FashionMNIST/raw", ".gz")
     make_cifar10(tmp_path / "cifar-10-batches-py")
-    for name, file in [("mnist", "MNIST/raw/train-images-idx3-ubyte"), ("fashion_mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"), ("cifar10", "cifar-10-batches-py/data_batch_3")]:
+    for name, file in [
+        ("mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("fashion_mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"),
+        ("cifar10", "cifar-10-batches-py/data_batch_3"),
+    ]:
         load(name, tmp_path)
         whole = (tmp_path / file).read_bytes()
         for keep in (0, 3, len(whole) // 2, len(whole) - 1):
@@ -158,7 +168,9 @@ def local_downloads(tmp_path, monkeypatch):
         tar.add(source / "cifar-10-batches-py", "cifar-10-batches-py")
     make_mnist(source, ".gz")
     files = [source / name for name in data._IDX_FILES]
-    monkeypatch.setitem(data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())]))
+    monkeypatch.setitem(
+        data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())])
+    )
     monkeypatch.setitem(data.DOWNLOADS, "mnist", ("MNIST/raw", [(f.as_uri(), hashlib.md5(f.read_bytes()).hexdigest()) for f in files]))
     return tmp_path / "data", archive, files
 
@@ -189,7 +201,9 @@ def test_load__archive_that_climbs_out_is_refused(local_downloads, monkeypatch):
         member = tarfile.TarInfo("../../evil")
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
-    monkeypatch.setitem(data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())]))
+    monkeypatch.setitem(
+        data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())])
+    )
     with pytest.raises(tarfile.OutsideDestinationError):
         load("cifar10", root, download=True)
 
@@ -221,7 +235,8 @@ def test_synthetic__is_fast_balanced_and_a_function_of_the_seed(make):
 
 
 def test_synthetic__textures_coarse_cue_is_weak_and_fine_cue_is_lost_by_blur():
-    """Least squares on 4x4 block means, which blur keeps: far above chance and far from right. What only the sharp image has is the grating."""
+    """Least squares on 4x4 block means, which blur keeps: far above chance and far from right. What only the sharp image has is the
+    grating."""
     train, test = synthetic.textures(0, 4000, 2000).train, synthetic.textures(0).test
 
     def score(features):

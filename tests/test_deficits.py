@@ -41,8 +41,13 @@ def test_gaussian_blur__is_differentiable_and_leaves_its_input():
 
 
 def test_gaussian_blur__rejects_bad_input():
-    for arguments, message in [((picture(3, 8, 8),), "float tensor"), ((torch.zeros(1, 1, 8, 8, dtype=torch.uint8),), "float tensor"),
-                               ((picture(1, 1, 8, 8), 4), "odd"), ((picture(1, 1, 8, 8), 7, 0.0), "sigma"), ((picture(1, 1, 3, 8), 7), "larger")]:
+    for arguments, message in [
+        ((picture(3, 8, 8),), "float tensor"),
+        ((torch.zeros(1, 1, 8, 8, dtype=torch.uint8),), "float tensor"),
+        ((picture(1, 1, 8, 8), 4), "odd"),
+        ((picture(1, 1, 8, 8), 7, 0.0), "sigma"),
+        ((picture(1, 1, 3, 8), 7), "larger"),
+    ]:
         with pytest.raises(ValueError, match=message):
             gaussian_blur(*arguments)
 
@@ -55,7 +60,9 @@ def test_downsample_blur__without_antialias_equals_four_neighbours():
 
 def test_downsample_blur__antialias_averages_with_a_triangle():
     x = picture(1, 1, 32, 32)
-    weights = np.maximum(0, 1 - np.abs((np.arange(32) + 0.5) - (np.arange(8)[:, None] + 0.5) * 4) / 4)  # a tent of half width 4 source pixels
+    weights = np.maximum(
+        0, 1 - np.abs((np.arange(32) + 0.5) - (np.arange(8)[:, None] + 0.5) * 4) / 4
+    )  # a tent of half width 4 source pixels
     weights /= weights.sum(1, keepdims=True)
     small = weights @ x[0, 0].numpy() @ weights.T
     assert_close(downsample_blur(x, antialias=True)[0, 0], oracles.bilinear_image(small, 32), 1e-6)
@@ -113,9 +120,14 @@ def test_noise_images__are_standard_normal_under_their_labels():
 
 
 DEFICITS = {
-    "gaussian_blur": images(gaussian_blur, kernel_size=5, sigma=2.0), "downsample_blur": images(downsample_blur, size=4), "pooled_blur": images(pooled_blur, size=4),
-    "vertical_flip": images(vertical_flip), "permute_labels": labels(permute_labels, [9, *range(9)]), "noise_images": noise_images,
-    "random_labels": lambda x, y, g: (x, random_labels(y, g)), "label_noise": lambda x, y, g: (x, label_noise(y, 0.5, 10, g)[0]),
+    "gaussian_blur": images(gaussian_blur, kernel_size=5, sigma=2.0),
+    "downsample_blur": images(downsample_blur, size=4),
+    "pooled_blur": images(pooled_blur, size=4),
+    "vertical_flip": images(vertical_flip),
+    "permute_labels": labels(permute_labels, [9, *range(9)]),
+    "noise_images": noise_images,
+    "random_labels": lambda x, y, g: (x, random_labels(y, g)),
+    "label_noise": lambda x, y, g: (x, label_noise(y, 0.5, 10, g)[0]),
 }
 
 

@@ -1,4 +1,5 @@
-"""Every script as a user runs it: from another folder, at smoke scale; killed and run again; refused with one line; the README's commands."""
+"""Every script as a user runs it: from another folder, at smoke scale; killed and run again; refused with one line; the README's
+commands."""
 
 import json
 import os
@@ -58,7 +59,9 @@ def test_examples__killed_and_run_again_gives_the_same_numbers(tmp_path):
     command = [ROOT / "examples" / "deficit_window.py", "--scale", "smoke", "--seeds", 6]
     assert run(*command, "--out", "whole", cwd=tmp_path).returncode == 0
     for wait in (2.5, 3.2, 4.0, 5.0):
-        process = subprocess.Popen([sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, env=ENVIRONMENT
+        )
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -73,9 +76,13 @@ def test_examples__killed_and_run_again_gives_the_same_numbers(tmp_path):
 @pytest.mark.slow
 def test_examples__errors_are_one_line(tmp_path):
     script = ROOT / "examples" / "blur_deficit.py"
-    for arguments, message in [(["--data", "cifar10", "--data-dir", "nowhere"], "nowhere/cifar-10-batches-py"), (["--only", "achille_blurr"], "achille_blur"),
-                               (["--seeds", "0"], "--seeds"), (["--train-size", "999999", "--scale", "smoke", "--data", "fashion_mnist", "--data-dir", "nowhere"], "fashion_mnist not found"),
-                               (["--plot", "--out", "empty"], "run without --plot")]:
+    for arguments, message in [
+        (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere/cifar-10-batches-py"),
+        (["--only", "achille_blurr"], "achille_blur"),
+        (["--seeds", "0"], "--seeds"),
+        (["--train-size", "999999", "--scale", "smoke", "--data", "fashion_mnist", "--data-dir", "nowhere"], "fashion_mnist not found"),
+        (["--plot", "--out", "empty"], "run without --plot"),
+    ]:
         done = run(script, *arguments, cwd=tmp_path)
         assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()[-1]) > 20
@@ -93,7 +100,7 @@ def test_examples__real_data_at_smoke_scale(name, tmp_path):
 @pytest.mark.parametrize("mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")), ids=lambda p: p.stem)
 def test_mutants__each_fails(mutant):
     """A plausible wrong solution is caught; the test that must catch it is named in its first line."""
-    expected = re.search(r"caught by (test_\w+)", mutant.read_text()).group(1)
+    expected = re.search(r"caught by\s+(test_\w+)", mutant.read_text()).group(1)
     done = run("-m", "pytest", "-q", "--student", mutant, "-k", expected, "-p", "no:cacheprovider", cwd=ROOT, timeout=120)
     assert done.returncode == 1 and re.search(rf"FAILED \S+::{expected}", done.stdout), done.stdout[-2000:]
 

@@ -52,10 +52,16 @@ class Sequences(nn.Module):
 
 LAYERS = {
     "groups": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 16, 3)), (3, 4, 6, 6)),
-    "stride_dilation": (lambda: nn.Sequential(nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 0), (1, 2)), nn.Flatten(), nn.Linear(36, 3)), (3, 2, 6, 6)),
+    "stride_dilation": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 0), (1, 2)), nn.Flatten(), nn.Linear(36, 3)),
+        (3, 2, 6, 6),
+    ),
     "one_by_one": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 3)), (3, 3, 6, 6)),
     "gram": (lambda: nn.Sequential(nn.Conv2d(30, 40, 3), nn.Flatten(), nn.Linear(160, 3)), (2, 30, 4, 4)),
-    "inplace_relu": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)), (3, 3, 6, 6)),
+    "inplace_relu": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)),
+        (3, 3, 6, 6),
+    ),
     "no_affine": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 3)), (3, 4)),
     "sequences": (Sequences, (3, 6, 5)),
 }
@@ -111,7 +117,9 @@ def confident(scale):
 def test_fisher_trace__signs_vary_less_than_labels_when_confident():
     model, x = confident(40.0)
     exact = fisher_trace(model, x).total
-    drawn = {k: np.array([fisher_trace(model, x, k, generator=generator("cpu", k, i)).total for i in range(60)]) for k in ("sampled", "signs")}
+    drawn = {
+        k: np.array([fisher_trace(model, x, k, generator=generator("cpu", k, i)).total for i in range(60)]) for k in ("sampled", "signs")
+    }
     deviation = {k: v.std(ddof=1) / exact for k, v in drawn.items()}
     assert deviation["signs"] < 0.3 * deviation["sampled"], deviation
     assert_mean(drawn["signs"], exact)
@@ -141,7 +149,8 @@ def test_fisher_trace__linear_softmax_closed_form():
 
 
 def test_fisher_trace__sampled_labels_come_from_the_model():
-    """A drawn label's gradient in a linear net has the squared norm (1 - 2 p_y + |p|^2) |x|^2: each drawn value is one of these, y in proportion to p."""
+    """A drawn label's gradient in a linear net has the squared norm (1 - 2 p_y + |p|^2) |x|^2: each drawn value is one of these, y in
+    proportion to p."""
     model, x = models.linear_softmax(3, 4).double(), torch.randn(1, 3, dtype=torch.float64) * 2
     p = torch.softmax(model(x), 1)[0].detach()
     possible = (1 - 2 * p + p.square().sum()) * x.square().sum()
@@ -199,9 +208,13 @@ def test_fisher_trace__rejects_what_it_does_not_cover():
     tied[1].weight = tied[0].weight
     bad_mask = {"0.weight": torch.ones(3, 3, dtype=torch.bool)}
     for model, arguments, message in [
-        (nn.Sequential(shared, nn.ReLU(), shared), {}, "twice"), (tied, {}, "shared"), (nn.Sequential(nn.Linear(4, 4), nn.PReLU()), {}, "PReLU"),
-        (nn.Sequential(nn.Linear(4, 3)), {"labels": "true"}, "labels"), (nn.Sequential(nn.Linear(4, 3)), {"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
-        (nn.Sequential(nn.Linear(4, 3)), {"masks": bad_mask}, "mask"), (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), {}, "padding"),
+        (nn.Sequential(shared, nn.ReLU(), shared), {}, "twice"),
+        (tied, {}, "shared"),
+        (nn.Sequential(nn.Linear(4, 4), nn.PReLU()), {}, "PReLU"),
+        (nn.Sequential(nn.Linear(4, 3)), {"labels": "true"}, "labels"),
+        (nn.Sequential(nn.Linear(4, 3)), {"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
+        (nn.Sequential(nn.Linear(4, 3)), {"masks": bad_mask}, "mask"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), {}, "padding"),
     ]:
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, x[:, None, :, None].expand(2, 1, 4, 4) if message == "padding" else x, **arguments)

@@ -15,7 +15,9 @@ from clp_min.transformer import DeiT, hard_distillation
 
 def test_full_gradient__is_the_mean_of_examples_gradients():
     model, x, y = models.small_cnn(norm=True).double().eval(), torch.randn(7, 3, 16, 16, dtype=torch.float64), torch.arange(7)
-    expected = torch.stack([torch.cat([g.flatten() for g in oracles.example_gradient(model, one, int(c)).values()]) for one, c in zip(x, y)]).mean(0)
+    expected = torch.stack(
+        [torch.cat([g.flatten() for g in oracles.example_gradient(model, one, int(c)).values()]) for one, c in zip(x, y)]
+    ).mean(0)
     model.zero_grad()
     for batch_size in (2, 7, 100):
         assert_close(full_gradient(model, x, y, batch_size), expected, EXACT)

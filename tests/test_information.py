@@ -36,7 +36,8 @@ def test_binned_mutual_information__every_exact_edge_begins_its_own_bin(outside)
 
 @pytest.mark.claim("revisiting_b22_binning", verdict="holds")
 def test_binned_mutual_information__papers_example():
-    """[-.9, -.5, .1, .4, .8] -> [1, 7, 16, 21, 27] needs 30 intervals, 31 edges: with 29 intervals (30 edges) the bins are [1, 7, 15, 20, 26]."""
+    """[-.9, -.5, .1, .4, .8] -> [1, 7, 16, 21, 27] needs 30 intervals, 31 edges: with 29 intervals (30 edges) the bins are [1, 7, 15, 20,
+    26]."""
     t, expected = [-0.9, -0.5, 0.1, 0.4, 0.8], [1, 7, 16, 21, 27]
     representative = (np.array(expected) + 0.5) / 15 - 1  # the middle of the bin the paper names
     for value, middle in zip(t, representative):
@@ -57,7 +58,8 @@ def test_binned_mutual_information__known_channels():
 
 @pytest.mark.claim("revisiting_b22_readings", verdict="fails as printed")
 def test_binned_mutual_information__joint_reading_is_the_number_of_examples():
-    """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has learned. The text does not exclude this reading."""
+    """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has learned. The text does not exclude this
+    reading."""
     for n in (300, 2000):
         assert_close(binned_mutual_information(RNG.normal(0, 0.5, (n, 10)), "joint"), math.log2(n), 1e-3)
 
@@ -79,7 +81,8 @@ def test_binned_mutual_information__gaussian_closed_form(scale, outside):
 
 @pytest.mark.claim("revisiting_memorise_then_forget", verdict="fails as printed")
 def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone():
-    """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only grow in scale, learning nothing, show both."""
+    """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only grow in scale, learning nothing, show
+    both."""
     values = [gaussian_binned_entropy(s) for s in (0.001, 0.2, 0.5, 0.5871, 0.6, 1, 5, 100)]
     assert_close(values, [1.0, 3.6387, 4.7702, 4.81269, 4.8119, 4.3996, 2.1688, 1.0917], 1e-5)
     dropped = [gaussian_binned_entropy(s, outside="drop") for s in (0.2, 0.5, 1, 5, 100)]
@@ -99,7 +102,9 @@ def test_label_information__shuffled_labels_score_nearly_as_well():
 
 def test_plug_in_bias__first_order():
     p, n = np.full(30, 1 / 30), 300
-    entropies = [binned_mutual_information((2 * np.random.default_rng(i).choice(30, n, p=p)[:, None] + 1) / 30 - 1, "per_logit") for i in range(200)]
+    entropies = [
+        binned_mutual_information((2 * np.random.default_rng(i).choice(30, n, p=p)[:, None] + 1) / 30 - 1, "per_logit") for i in range(200)
+    ]
     error = np.mean(entropies) - math.log2(30)
     assert abs(error - plug_in_bias(30, n)) < 0.15 * abs(error) + 5 * np.std(entropies) / math.sqrt(200)
     assert_close(plug_in_bias(30, n), -0.0697, 1e-2)
@@ -107,8 +112,16 @@ def test_plug_in_bias__first_order():
 
 def test_binned_mutual_information__bad_input_is_named():
     t = np.zeros((4, 3))
-    for arguments, message in [((t, "mutual"), "reading"), ((t, "label"), "needs y"), ((t, "label", [1, 2]), "4 labels"), ((t[0], "joint"), "shape"),
-                               ((t * np.nan, "joint"), "finite"), ((t + 5, "per_logit", None, 30, -1.0, 1.0, "drop"), "no value"), ((t, "joint", None, 30, 1.0, -1.0), "low < high"),
-                               ((t, "joint", None, 30, -1.0, 1.0, "wrap"), "outside"), ((t + np.array([0, 5, 0]), "joint", None, 30, -1.0, 1.0, "drop"), "no example")]:
+    for arguments, message in [
+        ((t, "mutual"), "reading"),
+        ((t, "label"), "needs y"),
+        ((t, "label", [1, 2]), "4 labels"),
+        ((t[0], "joint"), "shape"),
+        ((t * np.nan, "joint"), "finite"),
+        ((t + 5, "per_logit", None, 30, -1.0, 1.0, "drop"), "no value"),
+        ((t, "joint", None, 30, 1.0, -1.0), "low < high"),
+        ((t, "joint", None, 30, -1.0, 1.0, "wrap"), "outside"),
+        ((t + np.array([0, 5, 0]), "joint", None, 30, -1.0, 1.0, "drop"), "no example"),
+    ]:
         with pytest.raises(ValueError, match=message):
             binned_mutual_information(*arguments)

@@ -26,8 +26,29 @@ def imports(path):
 def test_layout__theory_and_package_do_not_know_each_other():
     for path in (ROOT / "theory").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= {"numpy", "math", "theory"}, path
-    standard = {"ast", "collections", "contextlib", "copy", "dataclasses", "functools", "gzip", "hashlib", "json", "math", "os", "pathlib", "pickle",
-                "shutil", "tarfile", "tempfile", "textwrap", "time", "urllib", "zipfile", "zlib"}
+    standard = {
+        "ast",
+        "collections",
+        "contextlib",
+        "copy",
+        "dataclasses",
+        "functools",
+        "gzip",
+        "hashlib",
+        "json",
+        "math",
+        "os",
+        "pathlib",
+        "pickle",
+        "shutil",
+        "tarfile",
+        "tempfile",
+        "textwrap",
+        "time",
+        "urllib",
+        "zipfile",
+        "zlib",
+    }
     for path in (ROOT / "clp_min").glob("*.py"):
         allowed = standard | {"numpy", "torch", "clp_min"} | ({"matplotlib"} if path.name in ("plot.py", "data.py") else set())
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
@@ -39,9 +60,16 @@ def test_layout__oracles_share_no_code_with_the_project():
 
 def test_layout__each_panel_is_defined_once():
     texts = {path: path.read_text() for path in (ROOT / "examples").glob("*.py")}
-    panels = [name for text in texts.values() for found in re.findall(r"^PANELS = \[(.*?)\]", text, re.M | re.S) for name in re.findall(r"\w+", found)]
+    panels = [
+        name
+        for text in texts.values()
+        for found in re.findall(r"^PANELS = \[(.*?)\]", text, re.M | re.S)
+        for name in re.findall(r"\w+", found)
+    ]
     for name in panels:
-        assert sum(len(re.findall(rf"^def {name}\(run\):\n    \"\"\"", text, re.M)) for text in texts.values()) == 1, f"{name} is not one documented function"
+        assert sum(len(re.findall(rf"^def {name}\(run\):\n    \"\"\"", text, re.M)) for text in texts.values()) == 1, (
+            f"{name} is not one documented function"
+        )
     assert len(panels) == len(set(panels)) > 0
     assert {result.name.split(".")[0] for result in PANELS.glob("*.json")} <= set(panels)
 
@@ -60,7 +88,22 @@ def test_layout__public_names_are_unique():
 def test_layout__results_are_whole():
     for path in PANELS.glob("*.json"):
         result = json.loads(path.read_text())
-        keys = {"panel", "claim", "scale", "data", "config", "seeds", "series", "headline", "verdict", "finding", "seconds", "device", "versions", "source"}
+        keys = {
+            "panel",
+            "claim",
+            "scale",
+            "data",
+            "config",
+            "seeds",
+            "series",
+            "headline",
+            "verdict",
+            "finding",
+            "seconds",
+            "device",
+            "versions",
+            "source",
+        }
         assert keys <= set(result) and set(result["headline"]) == {"mean", "standard_error", "n", "unit"}, path
         assert result["seeds"] == list(range(len(result["seeds"]))) and path.with_suffix(".png").exists(), path
         for series in result["series"]:

@@ -37,19 +37,36 @@ def test_meta__sweep():
     x, y = pictures(64)
     blur = deficits.images(deficits.gaussian_blur)
     setup = Setup(model=models.small_cnn, x=x, y=y, batch_size=32, augment=augment.crop_and_flip, clip=1.0)
-    plan = {"a": [Phase(1, blur), Phase(1, deficits.noise_images), Phase(1, subset=torch.arange(32, device="meta"), event=restart_learning_rate)],
-            "b": [Phase(1, blur), Phase(1, event=shrink_and_perturb(0.5, 0.1))]}
+    plan = {
+        "a": [
+            Phase(1, blur),
+            Phase(1, deficits.noise_images),
+            Phase(1, subset=torch.arange(32, device="meta"), event=restart_learning_rate),
+        ],
+        "b": [Phase(1, blur), Phase(1, event=shrink_and_perturb(0.5, 0.1))],
+    }
     assert all(p.device.type == "meta" for _, state, _ in sweep(setup, plan, 0) for p in state.model.parameters())
 
 
 def test_meta__deficits_and_augmentation():
     x, y = pictures(8)
     g = generator("meta", 0)
-    for change in (deficits.gaussian_blur, deficits.downsample_blur, partial(deficits.downsample_blur, antialias=True), deficits.pooled_blur, deficits.vertical_flip):
+    for change in (
+        deficits.gaussian_blur,
+        deficits.downsample_blur,
+        partial(deficits.downsample_blur, antialias=True),
+        deficits.pooled_blur,
+        deficits.vertical_flip,
+    ):
         assert change(x).shape == x.shape and change(x).device.type == "meta"
     for change in (augment.random_crop, augment.random_flip, augment.random_affine, augment.crop_and_flip, augment.none):
         assert change(x, g).shape == x.shape
-    assert deficits.permute_labels(y, list(range(10))).shape == deficits.random_labels(y, g).shape == deficits.label_noise(y, 0.3, 10, g)[0].shape == y.shape
+    assert (
+        deficits.permute_labels(y, list(range(10))).shape
+        == deficits.random_labels(y, g).shape
+        == deficits.label_noise(y, 0.3, 10, g)[0].shape
+        == y.shape
+    )
     assert deficits.noise_images(x, y, g)[0].shape == x.shape
 
 

@@ -9,17 +9,20 @@ from clp_min import models
 TORCHVISION_RESNET18, TORCHVISION_VGG16_BN_FEATURES, TORCHVISION_VGG11_FEATURES = 11_689_512, 14_723_136, 9_220_480
 
 
-@pytest.mark.parametrize("make, expected", [
-    (lambda: models.all_cnn(), 1_621_374 - 2 * 10),  # the published 1,621,374 has BatchNorm on the logits too
-    (lambda: models.vgg(16), TORCHVISION_VGG16_BN_FEATURES + 513 * 10),
-    (lambda: models.vgg(11, norm=False), TORCHVISION_VGG11_FEATURES + 513 * 10),
-    (lambda: models.resnet18(), TORCHVISION_RESNET18 - 3 * 49 * 64 + 3 * 9 * 64 - 513 * 1000 + 513 * 10),  # CIFAR stem and head
-    (lambda: models.resnet18(width=16), 701_466),  # Ash & Adams' net
-    (lambda: models.mlp((784,) + (128,) * 6 + (10,)), 184_330),
-    (lambda: models.mlp((3072, 100, 100, 10)), 3073 * 100 + 101 * 100 + 101 * 10),
-    (lambda: models.linear_softmax(784, 10), 7840),
-    (lambda: models.small_cnn(), 28 * 16 + 145 * 32 + 289 * 64 + 257 * 10),
-])
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda: models.all_cnn(), 1_621_374 - 2 * 10),  # the published 1,621,374 has BatchNorm on the logits too
+        (lambda: models.vgg(16), TORCHVISION_VGG16_BN_FEATURES + 513 * 10),
+        (lambda: models.vgg(11, norm=False), TORCHVISION_VGG11_FEATURES + 513 * 10),
+        (lambda: models.resnet18(), TORCHVISION_RESNET18 - 3 * 49 * 64 + 3 * 9 * 64 - 513 * 1000 + 513 * 10),  # CIFAR stem and head
+        (lambda: models.resnet18(width=16), 701_466),  # Ash & Adams' net
+        (lambda: models.mlp((784,) + (128,) * 6 + (10,)), 184_330),
+        (lambda: models.mlp((3072, 100, 100, 10)), 3073 * 100 + 101 * 100 + 101 * 10),
+        (lambda: models.linear_softmax(784, 10), 7840),
+        (lambda: models.small_cnn(), 28 * 16 + 145 * 32 + 289 * 64 + 257 * 10),
+    ],
+)
 def test_models__parameter_counts(make, expected):
     assert models.parameter_count(make()) == expected
 
@@ -45,14 +48,18 @@ def test_models__kaiming_normal_scales_with_fan_in():
 
 
 PAPER_SCALE = {
-    "all_cnn": lambda: models.all_cnn(), "vgg16": lambda: models.vgg(16), "resnet18": lambda: models.resnet18(), "resnet32x4": lambda: models.resnet32x4(),
+    "all_cnn": lambda: models.all_cnn(),
+    "vgg16": lambda: models.vgg(16),
+    "resnet18": lambda: models.resnet18(),
+    "resnet32x4": lambda: models.resnet32x4(),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER_SCALE)
 def test_models__one_real_step_at_paper_scale(name):
-    """The published net on a batch of 128 32x32 images: the loss is ln(classes) or so before it, finite, and lower on the batch after it."""
+    """The published net on a batch of 128 32x32 images: the loss is ln(classes) or so before it, finite, and lower on the batch after
+    it."""
     torch.manual_seed(0)
     model = PAPER_SCALE[name]()
     x, y = torch.randn(128, 3, 32, 32), torch.arange(128) % 10

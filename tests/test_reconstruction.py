@@ -67,7 +67,9 @@ def test_trained_decoder_loss__learns_and_is_a_function_of_its_generator(make):
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
-        losses.append(float(trained_decoder_loss(make(6, (3, 8, 8)), f[:200], x[:200], f[200:], x[200:], generator("cpu", 1), epochs=100, lr=1e-2)))
+        losses.append(
+            float(trained_decoder_loss(make(6, (3, 8, 8)), f[:200], x[:200], f[200:], x[200:], generator("cpu", 1), epochs=100, lr=1e-2))
+        )
     assert losses[0] == losses[1] < 0.5
     with pytest.raises(ValueError, match="side"):
         deconvolution_decoder(6, (3, 12, 12))

@@ -25,12 +25,18 @@ def net():
 
 def setup(**settings):
     x, y = DATA.train
-    return Setup(**{"model": net, "x": x, "y": y, "batch_size": 32, "augment": crop_and_flip, "lr": lambda epoch: 0.05 * 0.9**epoch, **settings})
+    return Setup(
+        **{"model": net, "x": x, "y": y, "batch_size": 32, "augment": crop_and_flip, "lr": lambda epoch: 0.05 * 0.9**epoch, **settings}
+    )
 
 
 SCHEDULES = {
-    "clean": [Phase(4)], "longer": [Phase(6)], "flip 1": [Phase(1, FLIP), Phase(3)], "flip 3": [Phase(3, FLIP), Phase(3)],
-    "noise": [Phase(2), Phase(2, noise_images), Phase(1)], "shrunk": [Phase(2), Phase(2, event=shrink_and_perturb(0.5, 0.1))],
+    "clean": [Phase(4)],
+    "longer": [Phase(6)],
+    "flip 1": [Phase(1, FLIP), Phase(3)],
+    "flip 3": [Phase(3, FLIP), Phase(3)],
+    "noise": [Phase(2), Phase(2, noise_images), Phase(1)],
+    "shrunk": [Phase(2), Phase(2, event=shrink_and_perturb(0.5, 0.1))],
     "rates": [Phase(2), Phase(1, lr=0.01, weight_decay=0.1, augment=none, clip=0.1), Phase(2, event=restart_learning_rate)],
     "until": [Phase(5, until=lambda state: state.epoch >= 2), Phase(1, FLIP)],
 }

@@ -79,7 +79,7 @@ def test_softmax_fisher_trace__sampled_label_variance():
 
 
 def test_softmax_fisher_trace__is_largest_at_uniform_outputs():
-    """"Predictions near random" do not make the trace small: for given inputs they make it as large as it can be."""
+    """ "Predictions near random" do not make the trace small: for given inputs they make it as large as it can be."""
     x = np.ones((1, 2))
     best = softmax_fisher_trace(x, np.full((1, 5), 0.2))
     for seed in range(50):
@@ -88,7 +88,8 @@ def test_softmax_fisher_trace__is_largest_at_uniform_outputs():
 
 @pytest.mark.claim("revisiting_proposition1", verdict="fails as printed")
 def test_proposition1__larger_information_and_larger_variance():
-    """Larger F, "lower uncertainty": t_3 has F = 2/3 > 1/2 of N(0, 2), and its sample's variance 3 > 2. 1/F bounds the variance from below, no more.
+    """Larger F, "lower uncertainty": t_3 has F = 2/3 > 1/2 of N(0, 2), and its sample's variance 3 > 2. 1/F bounds the variance from below,
+    no more.
     As matrices the trace does not order either: diag(100, .01) has a trace of 100.01 and so has its inverse."""
     grid = np.linspace(-200, 200, 400_001)
     density = (1 + grid**2 / 3) ** -2
@@ -104,7 +105,8 @@ def test_proposition1__larger_information_and_larger_variance():
 @pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed")
 @pytest.mark.parametrize("classes, noise, expected", [(2, 0.1, 0.18), (10, 0.2, 0.3555555556), (10, 0.1, 0.1888888889)])
 def test_label_noise_limit__full_batch_descent_ends_with_a_trace(classes, noise, expected):
-    """Theorem 1: Tr F -> 0. One-hot inputs with noisy labels, full-batch descent (no gradient noise at all): the gradient vanishes, Tr F does not."""
+    """Theorem 1: Tr F -> 0. One-hot inputs with noisy labels, full-batch descent (no gradient noise at all): the gradient vanishes, Tr F
+    does not."""
     assert_close(label_noise_limit(classes, noise), expected, 1e-9)
     scale = 90  # copies of each input; label counts are exact
     counts = np.full((classes, classes), noise / (classes - 1))
@@ -151,7 +153,9 @@ def test_simulate__acceptance_numbers():
     delta = simulate(10, 100, 4, 0.05, 1000)
     assert_close(delta[[1, 2, 10, 100]], [0.125, 0.243579491762, 0.863453996341, 2.543852202618], 1e-11)
     assert_close(optimal_loss(delta[[1, 10, 100, 1000]], 10, 4), [0.023309864651, 0.028189044398, 0.069376533654, 0.209625474918], 1e-10)
-    assert_close(approximate_loss(delta[[1, 10, 100, 1000]], 10, 4), [0.045847541496, 0.050834646762, 0.105544865981, 0.402750869117], 1e-10)
+    assert_close(
+        approximate_loss(delta[[1, 10, 100, 1000]], 10, 4), [0.045847541496, 0.050834646762, 0.105544865981, 0.402750869117], 1e-10
+    )
     for bad in ((1, 4, 2), (3, 10, 2), (2, 4, 0.5)):
         with pytest.raises(ValueError):
             simulate(*bad, 0.1, 3)
@@ -191,7 +195,10 @@ def test_noisy_output_loss__equals_least_squares_with_noise(tau):
     x, _ = phases_data(l, l, k)
     x = x.numpy()
     logits = delta * x + (1 - delta) / l * x.sum(1, keepdims=True)
-    for features, expected, own in ((softmax(logits), noisy_output_loss(delta, l, k, tau), True), (logits, logit_loss(delta, l, k, tau), False)):
+    for features, expected, own in (
+        (softmax(logits), noisy_output_loss(delta, l, k, tau), True),
+        (logits, logit_loss(delta, l, k, tau), False),
+    ):
         losses = []
         for j in range(l):
             z = features[:, [j]] if own else features
@@ -206,7 +213,8 @@ def test_noisy_output_loss__equals_least_squares_with_noise(tau):
 
 @pytest.mark.claim("revisiting_trace_is_no_gradient_norm", verdict="fails as printed")
 def test_separable_quantities__trace_falls_slower_than_the_gradient():
-    """Eq. 23 takes Tr F for E|grad|^2. On separable data Tr F ~ 2(l-1)/(lr t) and |grad|^2 ~ 1/t^2: their ratio grows like t. Against torch, and the limits."""
+    """Eq. 23 takes Tr F for E|grad|^2. On separable data Tr F ~ 2(l-1)/(lr t) and |grad|^2 ~ 1/t^2: their ratio grows like t. Against
+    torch, and the limits."""
     l, d, k, lr = 10, 100, 4, 0.05
     delta = simulate(l, d, k, lr, 200_000)
     trace, empirical, squared = separable_quantities(delta, l, d, k)
@@ -227,6 +235,7 @@ def test_separable_quantities__trace_falls_slower_than_the_gradient():
 @pytest.mark.claim("revisiting_bell_shape", verdict="holds as corrected")
 def test_two_layer_fisher__bell_needs_depth():
     """Rise and fall of Tr F without any memory: the two-layer scalar net, against autograd; the linear one only falls."""
+
     class TwoLayer(nn.Module):
         def __init__(self, w):
             super().__init__()
@@ -254,7 +263,12 @@ class Pathways(nn.Module):
         super().__init__()
         r = start ** (1 / depth)
         n = left.shape[1]
-        self.a, self.b = (nn.ParameterList([nn.Parameter(m.clone()) for m in [r * right.T] + [r * torch.eye(n, dtype=torch.float64)] * (depth - 2) + [r * left]]) for _ in range(2))
+        self.a, self.b = (
+            nn.ParameterList(
+                [nn.Parameter(m.clone()) for m in [r * right.T] + [r * torch.eye(n, dtype=torch.float64)] * (depth - 2) + [r * left]]
+            )
+            for _ in range(2)
+        )
 
     def product(self, path):
         total = path[0]
@@ -265,7 +279,8 @@ class Pathways(nn.Module):
 
 @pytest.mark.parametrize("depth, gate", [(2, (0, 15)), (2, (40, 55)), (3, (0, 10)), (4, (0, 0))])
 def test_gated_pathways__ode_equals_torch_gradient_descent(depth, gate):
-    """The scalar equations of every mode against gradient descent on whole weight matrices with torch.optim, b's frozen while the gate is on."""
+    """The scalar equations of every mode against gradient descent on whole weight matrices with torch.optim, b's frozen while the gate is
+    on."""
     dt, duration, strengths = 0.01, 60.0, torch.tensor([3.0, 1.5, 0.5], dtype=torch.float64)
     left, right = (torch.linalg.qr(torch.randn(n, 3, dtype=torch.float64)).Q for n in (5, 4))
     target, net = left @ torch.diag(strengths) @ right.T, Pathways(left, right, depth, 0.05)
@@ -286,7 +301,9 @@ def test_gated_pathways__ode_equals_torch_gradient_descent(depth, gate):
 def test_gated_pathways__early_gate_never_recovers_later_gates_do_nothing():
     strength = math.sqrt(15)
     for depth in (2, 4):
-        ends = {gate: [path[-1, 0] for path in gated_pathways(strength, depth, gate)] for gate in ((0, 0), (0, 150), (400, 550), (750, 900))}
+        ends = {
+            gate: [path[-1, 0] for path in gated_pathways(strength, depth, gate)] for gate in ((0, 0), (0, 150), (400, 550), (750, 900))
+        }
         assert_close(ends[0, 150], early_gate_limit(strength), 1e-6)
         for gate in ((0, 0), (400, 550), (750, 900)):
             assert_close(ends[gate], [strength / 2] * 2, 1e-6)
@@ -295,6 +312,7 @@ def test_gated_pathways__early_gate_never_recovers_later_gates_do_nothing():
 
 
 def test_gated_pathways__strengths_are_those_of_the_hierarchy():
-    """Eight items in a binary tree, 15 properties (one per node), each item has its ancestors': singular values of the item-property matrix."""
+    """Eight items in a binary tree, 15 properties (one per node), each item has its ancestors': singular values of the item-property
+    matrix."""
     items = np.array([[item >> (3 - level) == node for level in range(4) for node in range(2**level)] for item in range(8)], dtype=float)
     assert_close(np.linalg.svd(items, compute_uv=False), HIERARCHY_STRENGTHS, FD)

@@ -1,4 +1,5 @@
-"""The statements of "Understanding and leveraging the learning phases", section 3: the printed formulas beside the right ones, each by a number."""
+"""The statements of "Understanding and leveraging the learning phases", section 3: the printed formulas beside the right ones, each by a
+number."""
 
 import math
 
@@ -21,7 +22,8 @@ def q_of(delta, l, k):
 
 
 def line_of_eq14(delta, l, k):
-    """The errors R_1, R_k, R_0 (weak), R_0 (strong) of the line through (q of strong others, 0) and (q of strong own, k), one attribute, example by example."""
+    """The errors R_1, R_k, R_0 (weak), R_0 (strong) of the line through (q of strong others, 0) and (q of strong own, k), one attribute,
+    example by example."""
     q, x = q_of(delta, l, k)[:, 0], data(l, k)[:, 0]
     own, other = q[l], q[l + 1]
     squared = (x - k / (own - other) * (q - other)) ** 2
@@ -31,7 +33,8 @@ def line_of_eq14(delta, l, k):
 @pytest.mark.claim("phases_eq8", verdict="holds")
 @pytest.mark.claim("phases_eq9", verdict="fails as printed")
 def test_full_matrix__needs_the_indicator_of_the_right_class():
-    """Eq. 9 prints 1_{y'=y'}, always one: with it every weight grows alike and nothing is learned. The right indicator gives the exact recursion."""
+    """Eq. 9 prints 1_{y'=y'}, always one: with it every weight grows alike and nothing is learned. The right indicator gives the exact
+    recursion."""
     l, d, k, lr, steps = 5, 10, 3, 0.1, 30
     x = np.repeat(np.eye(l), d // l, axis=1)
     x = np.concatenate([x, k * x])
@@ -88,7 +91,8 @@ def test_approximate_loss__eq14_goes_through_two_points():
 
 @pytest.mark.claim("phases_eq15", verdict="fails as printed")
 def test_optimal_loss__eq15_constant():
-    """Printed (1 + k)/l; n/(2l) examples of each kind give (1 + k)/(2l). With the printed constant R(0) = .85, with the right one .7875 = Var x."""
+    """Printed (1 + k)/l; n/(2l) examples of each kind give (1 + k)/(2l). With the printed constant R(0) = .85, with the right one .7875 =
+    Var x."""
     x, l, k = data(10, 4)[:, 0], 10, 4
     assert_close(((x - (1 + k) / (2 * l)) ** 2).mean(), 0.7875, EXACT)
     assert_close(((x - (1 + k) / l) ** 2).mean(), 0.85, EXACT)
@@ -107,7 +111,8 @@ def test_optimal_loss__from_logits_there_are_no_phases():
 
 
 def test_single_logit_loss__ends_and_dip():
-    """From one logit the loss ends at (k - 1)^2/4l^2, and is 0 at Delta = 1 (g = 0): a rise of order 1/l^2, where that of the outputs q is of order 1/l."""
+    """From one logit the loss ends at (k - 1)^2/4l^2, and is 0 at Delta = 1 (g = 0): a rise of order 1/l^2, where that of the outputs q is
+    of order 1/l."""
     l, k = 10, 4
     single = single_logit_loss(np.linspace(0, 60, 6000), l, k)
     assert_close([single[0], single_logit_loss(1e9, l, k)], [(1 + k**2) * (l - 1) / (2 * l**2), (k - 1) ** 2 / (4 * l**2)], 1e-6)
@@ -127,14 +132,16 @@ def test_single_logit_loss__equals_least_squares():
 @pytest.mark.claim("phases_corollary4_limit", verdict="holds as corrected")
 @pytest.mark.parametrize("l, k", [(10, 4), (100, 3), (1000, 2)])
 def test_optimal_loss__limits(l, k):
-    """R(0) = Var x ~ k^2/2l and R(inf) = (k - 1)^2/4l (optimal), (k - 1)^2/2l (Eq. 14's line): the printed orders are right, here with their constants."""
+    """R(0) = Var x ~ k^2/2l and R(inf) = (k - 1)^2/4l (optimal), (k - 1)^2/2l (Eq. 14's line): the printed orders are right, here with
+    their constants."""
     assert_close(optimal_loss(200.0, l, k), (k - 1) ** 2 / (4 * l), 1e-9)
     assert_close(approximate_loss(200.0, l, k), (k - 1) ** 2 / (2 * l), 1e-9)
 
 
 @pytest.mark.claim("phases_corollary4_shape", verdict="fails as printed")
 def test_optimal_loss__falls_at_the_first_step_then_has_a_bump():
-    """No flat phase, and not one fall and one rise: R drops at t = 1, rises to a bump, falls to a second minimum, rises. For k = 2 and large l the bump exceeds the limit."""
+    """No flat phase, and not one fall and one rise: R drops at t = 1, rises to a bump, falls to a second minimum, rises. For k = 2 and
+    large l the bump exceeds the limit."""
     delta = simulate(10, 100, 4, 0.05, 3000)
     loss = optimal_loss(delta, 10, 4)
     assert loss[1] < 0.03 * loss[0]
@@ -149,7 +156,8 @@ def test_optimal_loss__falls_at_the_first_step_then_has_a_bump():
 
 @pytest.mark.claim("phases_three_phases", verdict="holds as corrected")
 def test_noisy_output_loss__three_phases_need_a_decoder_of_finite_precision():
-    """l = 10, d = 100, k = 4, lr .002, tau .03: flat for four steps, a fall to .0374 at t = 816 or so, a rise; one turn. tau = 0: three turns, no flat phase."""
+    """l = 10, d = 100, k = 4, lr .002, tau .03: flat for four steps, a fall to .0374 at t = 816 or so, a rise; one turn. tau = 0: three
+    turns, no flat phase."""
     delta = simulate(10, 100, 4, 0.002, 20_000)
     loss = noisy_output_loss(delta, 10, 4, 0.03)
     assert_close(loss[[0, 4, 16, 64, 512, 4096, 20_000]], [0.787, 0.785, 0.739, 0.299, 0.041, 0.125, 0.211], 2e-3)
@@ -172,7 +180,8 @@ def test_optimal_loss__vanishing_phases():
 
 @pytest.mark.claim("phases_corollary4_window", verdict="holds as corrected")
 def test_optimal_loss__low_until_delta_is_one_over_root_l():
-    """R_approx l^2 / k^2 stays bounded to Delta = 1/sqrt l for l from 10 to 3000, and at Delta = .5 it grows with l: the printed window is right and not tight."""
+    """R_approx l^2 / k^2 stays bounded to Delta = 1/sqrt l for l from 10 to 3000, and at Delta = .5 it grows with l: the printed window is
+    right and not tight."""
     at_root = [approximate_loss(1 / math.sqrt(l), l, 4) * l**2 / 16 for l in (10, 30, 100, 300, 1000, 3000)]
     assert 0.28 < min(at_root) and max(at_root) < 0.4
     at_half = [approximate_loss(0.5, l, 4) * l**2 / 16 for l in (10, 100, 1000, 3000)]
@@ -182,8 +191,10 @@ def test_optimal_loss__low_until_delta_is_one_over_root_l():
 @pytest.mark.claim("phases_theorem5", verdict="fails as printed")
 @pytest.mark.claim("phases_theorem5_ratio", verdict="holds as corrected")
 def test_approximate_loss__theorem5():
-    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a data point, and in L2(D) by 2.25^(1/2 ...) > 2 units of l^... ; right: the excess
-    loss |g - g_opt|^2 in L2(D) is R_approx - R_opt <= R_opt, with the identity 2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2 rho^2 (1 + rho^2))."""
+    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a data point, and in L2(D) by 2.25^(1/2 ...) >
+    2 units of l^... ; right: the excess
+    loss |g - g_opt|^2 in L2(D) is R_approx - R_opt <= R_opt, with the identity 2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2
+    rho^2 (1 + rho^2))."""
     l, k, delta = 4, 10, 40.0
     q, x = q_of(delta, l, k)[:, 0], data(l, k)[:, 0]
     own, other = q[l], q[l + 1]
@@ -201,7 +212,8 @@ def test_approximate_loss__theorem5():
 
 @pytest.mark.claim("phases_stages", verdict="holds as corrected")
 def test_second_minimum__and_the_stages():
-    """k = 2: Delta* = ln(l - 1) exactly; k = 3: a root; l = 10, k = 4: 1.43398 with q_1 = .317942. Stage 1 (q_k to 1/2) is where R RISES to its bump."""
+    """k = 2: Delta* = ln(l - 1) exactly; k = 3: a root; l = 10, k = 4: 1.43398 with q_1 = .317942. Stage 1 (q_k to 1/2) is where R RISES to
+    its bump."""
     for l in (4, 10, 1000):
         assert_close(second_minimum(l, 2), math.log(l - 1), 1e-9)
         assert_close(math.exp(second_minimum(l, 3)), ((l - 2) + math.sqrt((l - 2) ** 2 + 16 * (l - 1))) / 4, 1e-9)
@@ -229,7 +241,8 @@ def test_flow_time__matches_small_steps_and_the_tail():
 
 @pytest.mark.claim("phases_random_start", verdict="fails as printed")
 def test_full_matrix__random_start_is_already_decodable():
-    """Random start: "noise diminishes" holds for large t, but R(0) from all outputs is .12, not Var x = .79: the first fall belongs to the deterministic start (20 seeds)."""
+    """Random start: "noise diminishes" holds for large t, but R(0) from all outputs is .12, not Var x = .79: the first fall belongs to the
+    deterministic start (20 seeds)."""
     l, d, k = 10, 100, 4
     own = np.repeat(np.eye(l), d // l, axis=1)
     x = np.concatenate([own, k * own])

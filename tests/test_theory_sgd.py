@@ -7,7 +7,15 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from adapters import effective_gradient, full_gradient, interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments, theorem1_bound
+from adapters import (
+    effective_gradient,
+    full_gradient,
+    interpolating_moments,
+    mean_noise_along_gradient,
+    minibatch_second_moment,
+    quadratic_moments,
+    theorem1_bound,
+)
 from compare import AUTODIFF, EXACT, ORDER, assert_close, assert_mean
 
 from clp_min import models
@@ -19,7 +27,8 @@ D10 = dict(h=np.ones(10), s2=np.full(10, 0.1), m0=np.full(10, 2 / math.sqrt(10))
 
 
 def torch_chains(h, s2, m0, rates, chains, seed):
-    """SGD on sum h e^2 / 2 by autograd and torch.optim, all chains at once -> squared norms of the true, stochastic, effective gradient at the end."""
+    """SGD on sum h e^2 / 2 by autograd and torch.optim, all chains at once -> squared norms of the true, stochastic, effective gradient at
+    the end."""
     g = generator("cpu", seed)
     h, s2 = torch.as_tensor(h, dtype=torch.float64), torch.as_tensor(s2, dtype=torch.float64)
     theta = torch.as_tensor(m0, dtype=torch.float64).repeat(chains, 1).requires_grad_()
@@ -39,10 +48,15 @@ def torch_chains(h, s2, m0, rates, chains, seed):
     return [v.square().sum(1).numpy() for v in (true, stochastic, effective)]
 
 
-@pytest.mark.parametrize("h, s2, m0, rates", [
-    ([1.0] * 4, [0.25] * 4, [1.0] * 4, [0.2] * 7), ([1.0, 0.1, 2.0], [1.0, 4.0, 0.3], [1.0, -2.0, 0.5], [0.5] * 12),
-    ([1.0] * 3, [0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [1 / (t + 1) for t in range(15)]), ([2.0], [0.5], [1.5], [0.3] * 5),
-])
+@pytest.mark.parametrize(
+    "h, s2, m0, rates",
+    [
+        ([1.0] * 4, [0.25] * 4, [1.0] * 4, [0.2] * 7),
+        ([1.0, 0.1, 2.0], [1.0, 4.0, 0.3], [1.0, -2.0, 0.5], [0.5] * 12),
+        ([1.0] * 3, [0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [1 / (t + 1) for t in range(15)]),
+        ([2.0], [0.5], [1.5], [0.3] * 5),
+    ],
+)
 def test_quadratic_moments__equal_torch_sgd(h, s2, m0, rates):
     moments = quadratic_moments(h, s2, m0, rates, len(rates))
     for samples, exact in zip(torch_chains(h, s2, m0, rates, 3000, 1), moments):
@@ -51,7 +65,9 @@ def test_quadratic_moments__equal_torch_sgd(h, s2, m0, rates):
 
 def test_quadratic_moments__equal_numpy_chains():
     h, s2, m0 = np.array([1.0, 0.3]), np.array([0.2, 1.0]), np.array([2.0, 1.0])
-    for samples, exact in zip(oracles.sgd_chains(h, s2, m0, [0.4] * 20, 40_000, np.random.default_rng(0)), quadratic_moments(h, s2, m0, 0.4, 20)):
+    for samples, exact in zip(
+        oracles.sgd_chains(h, s2, m0, [0.4] * 20, 40_000, np.random.default_rng(0)), quadratic_moments(h, s2, m0, 0.4, 20)
+    ):
         assert_mean(samples, exact[-1])
 
 
@@ -102,7 +118,8 @@ def test_quadratic_moments__bad_input():
 
 @pytest.mark.claim("revisiting_lemma1", verdict="holds")
 def test_minibatch_second_moment__lemma1_by_enumeration():
-    """E|g_B|^2 <= |g|^2 + sigma^2, with equality when sigma^2 is the noise's own variance: all batches of six examples, with and without replacement."""
+    """E|g_B|^2 <= |g|^2 + sigma^2, with equality when sigma^2 is the noise's own variance: all batches of six examples, with and without
+    replacement."""
     g = np.random.default_rng(0).normal(size=(6, 3)) + 1
     for batch in (1, 2, 4, 6):
         without = np.mean([(g[list(i)].mean(0) ** 2).sum() for i in itertools.combinations(range(6), batch)])
@@ -122,7 +139,8 @@ def test_minibatch_second_moment__one_example_is_the_empirical_fisher_trace():
 @pytest.mark.claim("revisiting_lemma2", verdict="fails as printed")
 @pytest.mark.parametrize("lr", [0.05, 0.2, 1.0, 1.9])
 def test_quadratic_moments__lemma2_gradient_does_not_vanish(lr):
-    """Printed: E|grad|^2 -> 0 and E|g|^2 -> sigma^2 for lr < 2/M. At a constant rate they end at M lr sigma^2/(2 - M lr) and 2 sigma^2/(2 - M lr)."""
+    """Printed: E|grad|^2 -> 0 and E|g|^2 -> sigma^2 for lr < 2/M. At a constant rate they end at M lr sigma^2/(2 - M lr) and 2 sigma^2/(2 -
+    M lr)."""
     true, stochastic, _ = quadratic_moments(**D10, lr=lr, steps=600)
     assert_close(true[-1], gradient_floor(lr, 1.0, 1.0), EXACT)
     assert_close(stochastic[-1], 2 / (2 - lr), EXACT)
@@ -139,7 +157,8 @@ def test_quadratic_moments__at_twice_the_limit_nothing_converges():
 @pytest.mark.claim("revisiting_theorem1", verdict="holds as corrected")
 @pytest.mark.parametrize("lr", [0.1, 0.5, 1.0, 1.5, 1.9])
 def test_theorem1_bound__holds_and_is_sharp(lr):
-    """Mean of E|grad|^2 over T steps <= [(l_1 - inf l)/(lr T) + M lr sigma^2/2]/(1 - M lr/2); an identity with E l(theta_(T+1)) for inf l, H = M I."""
+    """Mean of E|grad|^2 over T steps <= [(l_1 - inf l)/(lr T) + M lr sigma^2/2]/(1 - M lr/2); an identity with E l(theta_(T+1)) for inf l,
+    H = M I."""
     steps = 50
     true, _, _ = quadratic_moments(**D10, lr=lr, steps=steps)
     assert true[:steps].mean() <= theorem1_bound(true[0] / 2, lr, 1.0, 1.0, steps) * (1 + 1e-12)
@@ -148,7 +167,8 @@ def test_theorem1_bound__holds_and_is_sharp(lr):
 
 @pytest.mark.claim("revisiting_theorem1_floor", verdict="fails as printed")
 def test_theorem1_bound__printed_bound_is_crossed_beyond_one_over_m():
-    """Eq. 18 needs lr <= 1/M, not < 2/M: at lr = 1.5 the floor 3 is above the printed 1.5; at 1/M they are equal, below it the printed one holds."""
+    """Eq. 18 needs lr <= 1/M, not < 2/M: at lr = 1.5 the floor 3 is above the printed 1.5; at 1/M they are equal, below it the printed one
+    holds."""
     true, _, _ = quadratic_moments(**D10, lr=1.5, steps=400)
     assert_close([true[-1], gradient_floor(1.5, 1.0, 1.0), printed_floor(1.5, 1.0, 1.0)], [3.0, 3.0, 1.5], 1e-9)
     assert_close(gradient_floor(1.0, 1.0, 1.0), printed_floor(1.0, 1.0, 1.0), EXACT)
@@ -160,7 +180,8 @@ def test_theorem1_bound__printed_bound_is_crossed_beyond_one_over_m():
 
 @pytest.mark.claim("revisiting_theorem2", verdict="fails as printed")
 def test_quadratic_moments__theorem2_effective_gradient_does_not_vanish():
-    """Printed: E|eff|^2 = E|grad|^2 -> 0. It is E|grad|^2 + E[u' Sigma u]: .21111 at a constant rate, and .1 even with steps 1/(t + 1), where the gradient
+    """Printed: E|eff|^2 = E|grad|^2 -> 0. It is E|grad|^2 + E[u' Sigma u]: .21111 at a constant rate, and .1 even with steps 1/(t + 1),
+    where the gradient
     does vanish (like 1/t)."""
     true, _, effective = (v[-1] for v in quadratic_moments(**D10, lr=0.2, steps=300))
     assert_close([true, effective], [1 / 9, 1 / 9 + 0.1], EXACT)
@@ -176,7 +197,10 @@ def test_quadratic_moments__theorem2_effective_gradient_does_not_vanish():
 def test_effective_gradient__square_of_the_mean_is_not_mean_of_the_square():
     """The proof sets E[(g.grad/|grad|^2)^2] = 1; it is 1 + u' Sigma u / |grad|^2, and its square root's mean alone is 1."""
     grad = torch.tensor([0.3, 0.4], dtype=torch.float64)
-    g = grad + torch.randn(20_000, 2, generator=generator("cpu", 0), dtype=torch.float64) * torch.tensor([1.0, 2.0], dtype=torch.float64).sqrt()
+    g = (
+        grad
+        + torch.randn(20_000, 2, generator=generator("cpu", 0), dtype=torch.float64) * torch.tensor([1.0, 2.0], dtype=torch.float64).sqrt()
+    )
     ratio = g @ grad / grad.dot(grad)
     along = (1.0 * 0.36 + 2.0 * 0.64) / 0.25
     assert_mean(ratio, 1.0)

@@ -38,7 +38,9 @@ def test_training_step__uses_the_given_loss():
     model = models.linear_softmax(6, 4)
     x, y = torch.randn(8, 6), torch.zeros(8, dtype=torch.int64)
     expected = 3 * cross_entropy(model, x, y)
-    assert_close(training_step(model, torch.optim.SGD(model.parameters(), lr=0.0), x, y, lambda m, x, y: 3 * cross_entropy(m, x, y)), expected, 1e-6)
+    assert_close(
+        training_step(model, torch.optim.SGD(model.parameters(), lr=0.0), x, y, lambda m, x, y: 3 * cross_entropy(m, x, y)), expected, 1e-6
+    )
 
 
 def test_training_step__bfloat16_and_channels_last_still_learn():
@@ -70,7 +72,9 @@ def test_accuracy__counts_one_by_one_on_the_images_as_they_are():
 def test_sweep__smaller_last_batch_is_dropped_or_kept():
     x, y = torch.randn(20, 4), torch.arange(20) % 3
     for drop_last, steps in ((True, 2), (False, 3)):
-        setup = Setup(model=lambda: models.mlp((4, 5, 3)), x=x, y=y, batch_size=8, drop_last=drop_last, optimizer=partial(torch.optim.Adam), lr=0.01)
+        setup = Setup(
+            model=lambda: models.mlp((4, 5, 3)), x=x, y=y, batch_size=8, drop_last=drop_last, optimizer=partial(torch.optim.Adam), lr=0.01
+        )
         assert [state.step for _, state, _ in sweep(setup, {"run": [Phase(1)]}, 0)] == [0, steps]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins + 2,), "drop" (bins,), conditional on being inside."""
+    """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins + 2,), "drop" (bins,), conditional on being
+    inside."""
     edges = np.linspace(low, high, bins + 1)
     cdf = np.array([0.5 * math.erfc(-edge / (scale * math.sqrt(2))) for edge in edges])
     inner = np.diff(cdf)

@@ -5,7 +5,8 @@
 
     E |stochastic|^2 = |grad|^2 + Tr Sigma          E |effective|^2 = |grad|^2 + u' Sigma u
 
-so neither vanishes with the true gradient unless the noise does. Theorem 2 prints E |effective|^2 = E |grad|^2: it takes the square of a mean
+so neither vanishes with the true gradient unless the noise does. Theorem 2 prints E |effective|^2 = E |grad|^2: it takes the square of a
+mean
 for the mean of a square.
 """
 
@@ -15,10 +16,12 @@ import numpy as np
 def quadratic_moments(h, s2, m0, lr, steps):
     """Loss sum h_i (theta - theta*)_i^2 / 2, gradient h (theta - theta*) + noise N(0, diag s2), started at theta* + m0.
 
-    h, s2, m0 (D,); lr a number or one per step (steps,). -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,), at steps 0..steps.
+    h, s2, m0 (D,); lr a number or one per step (steps,). -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,), at steps
+    0..steps.
     theta_t - theta* is normal with mean m_t and variance v_t per coordinate:
         m_(t+1) = (1 - lr h) m_t          v_(t+1) = (1 - lr h)^2 v_t + lr^2 s2
-    E[u' Sigma u] is a one-dimensional integral (``mean_noise_along_gradient``). ValueError: shapes, h or s2 negative, a zero gradient at the start.
+    E[u' Sigma u] is a one-dimensional integral (``mean_noise_along_gradient``). ValueError: shapes, h or s2 negative, a zero gradient at
+    the start.
     """
     h, s2, m = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (h, s2, m0))
     if not h.shape == s2.shape == m.shape or h.ndim != 1:
@@ -39,7 +42,8 @@ def quadratic_moments(h, s2, m0, lr, steps):
 def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
     """E[u' diag(s2) u], u = g / |g|, g ~ N(mu, diag variance), all (D,): no sampling.
 
-    From 1/|g|^2 = int_0^inf exp(-x |g|^2) dx:  int exp(-x sum mu^2/a) prod a^(-1/2) sum s2 (variance/a + mu^2/a^2) dx,  a = 1 + 2 x variance.
+    From 1/|g|^2 = int_0^inf exp(-x |g|^2) dx:  int exp(-x sum mu^2/a) prod a^(-1/2) sum s2 (variance/a + mu^2/a^2) dx,  a = 1 + 2 x
+    variance.
     Trapezoidal rule in log x, which converges exponentially for this integrand.
     """
     scale = (mu**2 + variance).sum()
@@ -53,7 +57,8 @@ def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
 
 
 def interpolating_moments(dim, batch, lr, steps):
-    """Least squares that can be fitted exactly: gradient (1/B) sum_i x_i x_i' e, x ~ N(0, I_dim), |e_0|^2 = 1: noise vanishes with the error.
+    """Least squares that can be fitted exactly: gradient (1/B) sum_i x_i x_i' e, x ~ N(0, I_dim), |e_0|^2 = 1: noise vanishes with the
+    error.
 
     -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,): r^t, (1 + (dim + 1)/B) r^t, (1 + 2/B) r^t with
     r = 1 - 2 lr + lr^2 (1 + (dim + 1)/B). All vanish iff lr < 2 / (1 + (dim + 1)/B), the strong-growth condition.

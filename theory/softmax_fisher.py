@@ -7,7 +7,8 @@ import numpy as np
 
 
 def softmax_fisher_matrix(x, p):
-    """F = E_x (diag p - p p') kron x x' for logits W x, W (C, d) flattened by rows; x (n, d), p (n, C) -> (C d, C d). Also the Hessian of the
+    """F = E_x (diag p - p p') kron x x' for logits W x, W (C, d) flattened by rows; x (n, d), p (n, C) -> (C d, C d). Also the Hessian of
+    the
     cross-entropy, for any labels."""
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
@@ -61,7 +62,8 @@ def separable_quantities(delta, l, d, k):
 def two_layer_fisher(z):
     """The smallest deep net: logit w1 w2 x with w1 = w2, x = 1, z = w1 w2, two classes: Tr F = 2 z p (1 - p), p = 1/(1 + e^-z).
 
-    Rises from 0, falls back to 0: "memorise, then forget" without any memory. Maximum where z tanh(z/2) = 1. Depth 1 has p (1 - p), which only falls.
+    Rises from 0, falls back to 0: "memorise, then forget" without any memory. Maximum where z tanh(z/2) = 1. Depth 1 has p (1 - p), which
+    only falls.
     """
     z = np.asarray(z, dtype=np.float64)
     p = 1 / (1 + np.exp(-z))

@@ -18,7 +18,7 @@ def _check(l, d, k):
 def simulate(l, d, k, lr, steps):
     """Delta at steps 0..steps, (steps + 1,): the exact full-batch gradient descent for any l, d, in one scalar per step.
 
-        Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)],   Delta_0 = 0
+    Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)],   Delta_0 = 0
     """
     _check(l, d, k)
     delta = np.zeros(steps + 1)
@@ -81,9 +81,10 @@ def optimal_loss(delta, l, k):
 
 
 def approximate_loss(delta, l, k):
-    """R of the paper's approximate decoder, the line through its two mean outputs (Eq. 10-15, corrected); R_opt <= it <= 2 R_opt for t >= 1.
+    """R of the paper's approximate decoder, the line through its two mean outputs (Eq. 10-15, corrected); R_opt <= it <= 2 R_opt for t >=
+    1.
 
-        R = [((l - 1)(rho - k)/rho - (k - 1))^2 + (l - 1) k^2 (rho - 1)^2 / rho^2] / (2 l^3)
+    R = [((l - 1)(rho - k)/rho - (k - 1))^2 + (l - 1) k^2 (rho - 1)^2 / rho^2] / (2 l^3)
     """
     rho = output_ratio(delta, l, k)
     loss = (((l - 1) * (rho - k) / rho - (k - 1)) ** 2 + (l - 1) * k**2 * (rho - 1) ** 2 / rho**2) / (2 * l**3)
@@ -114,7 +115,8 @@ def stage_boundaries(l, k):
 
 
 def second_minimum(l, k):
-    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after t = 1."""
+    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after
+    t = 1."""
     if l == 2:
         return np.nan
     low, high = 1e-6, 50.0  # rho - k is positive just after 0 and negative at the end

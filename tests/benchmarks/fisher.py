@@ -19,8 +19,10 @@ from clp_min import models
 from clp_min.fisher import fisher_trace
 
 NETS = {
-    "small_cnn": (models.small_cnn, (128, 3, 16, 16)), "mlp": (lambda: models.mlp((3072, *[512] * 8, 10)), (128, 3, 32, 32)),
-    "all_cnn": (models.all_cnn, (64, 3, 32, 32)), "resnet18": (models.resnet18, (64, 3, 32, 32)),
+    "small_cnn": (models.small_cnn, (128, 3, 16, 16)),
+    "mlp": (lambda: models.mlp((3072, *[512] * 8, 10)), (128, 3, 32, 32)),
+    "all_cnn": (models.all_cnn, (64, 3, 32, 32)),
+    "resnet18": (models.resnet18, (64, 3, 32, 32)),
 }
 
 
@@ -49,7 +51,9 @@ def vmap_sampled(model, x, y, chunk_size=8):
     def loss(parameters, one, label):
         return cross_entropy(torch.func.functional_call(model, (parameters, buffers), one[None]), label[None])
 
-    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), chunk_size=chunk_size)({k: p.detach() for k, p in parameters.items()}, x, labels)
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), chunk_size=chunk_size)(
+        {k: p.detach() for k, p in parameters.items()}, x, labels
+    )
     return sum(g.square().sum().item() for g in gradients.values()) / len(x)
 
 
@@ -63,7 +67,17 @@ def peers():
 
         def nngeometry(model, x, y, variant="classif_logits"):
             loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=len(x))
-            return float(FIM(layer_collection=LayerCollection.from_model(model), model=model, loader=loader, representation=PMatImplicit, n_output=10, variant=variant, device="cpu").trace())
+            return float(
+                FIM(
+                    layer_collection=LayerCollection.from_model(model),
+                    model=model,
+                    loader=loader,
+                    representation=PMatImplicit,
+                    n_output=10,
+                    variant=variant,
+                    device="cpu",
+                ).trace()
+            )
 
         found["nngeometry exact"] = nngeometry
     except ImportError:
@@ -76,7 +90,10 @@ def peers():
 
         def backpack_sampled(model, x, y):
             if not hasattr(model, "_extended"):
-                model._extended = [extend(copy.deepcopy(model), use_converter=not isinstance(model, nn.Sequential)), extend(nn.CrossEntropyLoss(reduction="sum"))]
+                model._extended = [
+                    extend(copy.deepcopy(model), use_converter=not isinstance(model, nn.Sequential)),
+                    extend(nn.CrossEntropyLoss(reduction="sum")),
+                ]
             net, loss = model._extended
             logits = net(x)
             labels = torch.multinomial(logits.detach().softmax(1), 1)[:, 0]
@@ -91,7 +108,12 @@ def peers():
         from curvlinops import GGNLinearOperator, hutchinson_trace
 
         def curvlinops_one_probe(model, x, y):
-            return float(hutchinson_trace(GGNLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)], check_deterministic=False), num_matvecs=1))
+            return float(
+                hutchinson_trace(
+                    GGNLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)], check_deterministic=False),
+                    num_matvecs=1,
+                )
+            )
 
         found["curvlinops GGN, 1 probe"] = curvlinops_one_probe
     except ImportError:
@@ -107,8 +129,12 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     methods = {
-        "ours sampled": lambda m, x, y: fisher_trace(m, x, "sampled").total, "ours signs": lambda m, x, y: fisher_trace(m, x, "signs").total,
-        "ours exact": lambda m, x, y: fisher_trace(m, x).total, "loop sampled": loop_sampled, "vmap sampled": vmap_sampled, **peers(),
+        "ours sampled": lambda m, x, y: fisher_trace(m, x, "sampled").total,
+        "ours signs": lambda m, x, y: fisher_trace(m, x, "signs").total,
+        "ours exact": lambda m, x, y: fisher_trace(m, x).total,
+        "loop sampled": loop_sampled,
+        "vmap sampled": vmap_sampled,
+        **peers(),
     }
     for name in arguments.nets:
         make, shape = NETS[name]
@@ -135,7 +161,9 @@ def main():
             if ratio == "failed":
                 print(f"  {label:24} {values[label]}")
             else:
-                print(f"  {label:24} x{statistics.median(ratio):6.2f}  ({min(ratio):.2f} .. {max(ratio):.2f}, n = {len(ratio)})   Tr F {values[label]:.5g}")
+                print(
+                    f"  {label:24} x{statistics.median(ratio):6.2f}  ({min(ratio):.2f} .. {max(ratio):.2f}, n = {len(ratio)})   Tr F {values[label]:.5g}"
+                )
 
 
 if __name__ == "__main__":

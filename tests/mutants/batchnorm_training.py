@@ -1,4 +1,5 @@
-"""Measures with BatchNorm in training mode: examples lean on each other: caught by test_fisher_trace__rejects_batchnorm_and_dropout_in_training_mode."""
+"""Measures with BatchNorm in training mode: examples lean on each other: caught by
+test_fisher_trace__rejects_batchnorm_and_dropout_in_training_mode."""
 
 import torch
 

@@ -1,4 +1,5 @@
-"""Writes the blurred images over the stored ones, so that they stay blurred for good: caught by test_gaussian_blur__is_differentiable_and_leaves_its_input."""
+"""Writes the blurred images over the stored ones, so that they stay blurred for good: caught by
+test_gaussian_blur__is_differentiable_and_leaves_its_input."""
 
 from clp_min import deficits
 

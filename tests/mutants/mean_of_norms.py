@@ -1,4 +1,5 @@
-"""Takes the mean of the examples' squared norms for the squared norm of their mean: caught by test_minibatch_second_moment__lemma1_by_enumeration."""
+"""Takes the mean of the examples' squared norms for the squared norm of their mean: caught by
+test_minibatch_second_moment__lemma1_by_enumeration."""
 
 import numpy as np
 
