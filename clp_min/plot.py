@@ -48,8 +48,10 @@ def _draw_axes(axes, series, figure):
         axes.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
     label = series[0]["y"]
     axes.set(xlabel=series[0].get("x_label", figure.get("x")), ylabel=label)
-    axes.set_xscale("log" if label in figure.get("log_x", ()) else "linear")
-    axes.set_yscale("log" if label in figure.get("log", ()) else "linear")
+    if label in figure.get("log_x", ()):
+        axes.set_xscale("log")
+    if label in figure.get("log", ()):
+        axes.set_yscale("log")
     if len(series) > 1 or figure.get("kind") != "bar":
         axes.legend(fontsize=8 if len(series) < 6 else 6)
 
