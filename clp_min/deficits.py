@@ -1,6 +1,6 @@
 """Deficits: what is done to the training data for a while (Achille et al. 2018). Images in, images out; labels in, labels out.
 
-All functions take batches, work on the device of their input and leave it unchanged. ``images`` and ``labels`` turn one into the
+All functions take batches, work on the device of their input and leave it unchanged. ``images``, ``labels`` and ``fixed_labels`` turn one into the
 ``deficit`` of a ``schedule.Phase``, which is applied to the training set alone: nothing here ever sees a test set.
 """
 
@@ -16,8 +16,13 @@ def images(function, **settings):
 
 
 def labels(function, *arguments, **settings):
-    """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings))."""
+    """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings)), for functions that draw nothing (``permute_labels``)."""
     return lambda x, y, generator: (x, function(y, *arguments, **settings))
+
+
+def fixed_labels(y_given):
+    """The phase deficit under which the training set has these labels (n,), drawn once: those of ``label_noise`` or ``random_labels``."""
+    return lambda x, y, generator: (x, y_given)
 
 
 def noise_images(x, y, generator):

@@ -38,6 +38,8 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
     batch_size  examples at a time; None takes 32 for convolutions (their intermediate results stay in the cache), else 1024.
     ValueError: a layer type without a rule, a layer or parameter used twice, BatchNorm or Dropout in training mode.
     """
+    if torch.is_tensor(labels):
+        _check_labels(labels, x)
     batch_size = batch_size or (32 if any(isinstance(m, nn.Conv2d) for m in model.modules()) else 1024)
     parts = [
         per_example_fisher(
@@ -53,9 +55,10 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
 
 
 def per_example_fisher(model, x, labels="expected", masks=None, generator=None):
-    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms. Nothing here waits for the device."""
-    if torch.is_tensor(labels) and (labels.shape != (len(x),) or labels.is_floating_point()):
-        raise ValueError(f"labels must be ({len(x)},) integers, got {tuple(labels.shape)} {labels.dtype}")
+    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms. Only the eigenvalues ("expected", "signs") and the
+    check of given labels make the device wait."""
+    if torch.is_tensor(labels):
+        _check_labels(labels, x)
     with torch.enable_grad():
         logits, layers = _forward(model, x)
     return _squared_norms(logits, layers, _cotangents(logits.detach(), labels, generator), masks or {}, model)
@@ -69,11 +72,18 @@ def per_example_gradient_norms(model, x, y, masks=None):
     return sum(per_example_fisher(model, x, y, masks).values())
 
 
+def _check_labels(labels, x):
+    if labels.shape != (len(x),) or labels.is_floating_point():
+        raise ValueError(f"labels must be ({len(x)},) integers, got {tuple(labels.shape)} {labels.dtype}")
+
+
 def _cotangents(logits, labels, generator):
     """The vectors b (n, classes) of the backward passes; computed in float64: diag(p) - pp' cancels when p is confident."""
     p = logits.double().softmax(1)
     if torch.is_tensor(labels) or isinstance(labels, str) and labels == "sampled":
-        y = labels if torch.is_tensor(labels) else torch.multinomial(p, 1, generator=generator)[:, 0]
+        y = labels.long() if torch.is_tensor(labels) else torch.multinomial(p, 1, generator=generator)[:, 0]
+        if torch.is_tensor(labels) and y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < p.shape[1]:
+            raise ValueError(f"labels must lie in 0..{p.shape[1] - 1}, got {int(y.min())}..{int(y.max())}")
         return [(p - F.one_hot(y, p.shape[1])).to(logits.dtype)]
     if labels not in ("expected", "signs"):
         raise ValueError(f'labels must be "expected", "sampled", "signs" or an integer tensor, got {labels!r}')
@@ -101,6 +111,10 @@ def _forward(model, x):
     finally:
         for handle in handles:
             handle.remove()
+    called = {name for name, *_ in layers}
+    unused = [name for name, module in model.named_modules() if name not in called and any(True for _ in module.parameters(recurse=False))]
+    if unused:
+        raise ValueError(f"layer {unused[0]!r} was not called: are its weights used some other way (F.linear …)? then there is no rule for it")
     if logits.dim() != 2:
         raise ValueError(f"the model must return logits (n, classes), got {tuple(logits.shape)}")
     return logits, layers
@@ -124,7 +138,8 @@ def _check(name, module, own):
         raise ValueError(
             f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples have no gradient of their own"
         )
-    if isinstance(module, nn.Dropout) and module.training and module.p > 0:
+    dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+    if isinstance(module, dropouts) and module.training and module.p > 0:
         raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
     known = (nn.Linear, nn.Conv2d, nn.LayerNorm, *norms)
     if own and not hasattr(module, "squared_gradient_norms") and not (type(module) in known and set(own) <= {"weight", "bias"}):
@@ -161,6 +176,8 @@ def _rule(name, module, a, masks):
     prefix = name + "." if name else ""
     weight_mask, bias_mask = masks.get(prefix + "weight"), masks.get(prefix + "bias")
     if hasattr(module, "squared_gradient_norms"):
+        if any(prefix + parameter in masks for parameter, _ in module.named_parameters(recurse=False)):
+            raise ValueError(f"layer {name!r} has a rule of its own, which knows no masks")
         return lambda delta: module.squared_gradient_norms(a, delta)
     if isinstance(module, nn.Linear):
         weight = _linear(a, weight_mask)

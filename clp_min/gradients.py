@@ -19,7 +19,11 @@ def full_gradient(model, x, y, batch_size=256):
     """
     if len(x) != len(y) or not len(x):
         raise ValueError(f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}")
+    if y.is_floating_point() or batch_size < 1:
+        raise ValueError(f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}")
     parameters = list(model.parameters())
+    if not all(p.requires_grad for p in parameters):
+        raise ValueError("a parameter is frozen (requires_grad is False): the full gradient is that of all parameters")
     total = torch.zeros(sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype)
     for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
         loss = F.cross_entropy(model(xb), yb, reduction="sum")
@@ -48,6 +52,8 @@ def optimum(snapshots, accuracies, top=10):
     The paper's stand-in for the minimum (section 4.4). It is chosen on the test set, which is harmless for a direction and would not be
     for an accuracy. ValueError: no snapshots, or another number of accuracies.
     """
+    if any(float(a) != float(a) for a in accuracies):
+        raise ValueError("an accuracy is nan")
     if len(snapshots) != len(accuracies) or not len(snapshots) or top < 1:
         raise ValueError(f"need as many snapshots as accuracies and top >= 1, got {len(snapshots)}, {len(accuracies)}, {top}")
     order = sorted(range(len(snapshots)), key=lambda i: (-float(accuracies[i]), i))[:top]

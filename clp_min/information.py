@@ -27,6 +27,8 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
     t = t.detach().double().cpu().numpy() if hasattr(t, "detach") else np.asarray(t, dtype=np.float64)
     if t.ndim != 2 or not t.size:
         raise ValueError(f"t must be (examples, outputs), got shape {t.shape}")
+    if int(bins) != bins:
+        raise ValueError(f"bins must be a whole number, got {bins}")
     if reading not in READINGS:
         raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
     if reading in ("per_class", "label"):
@@ -43,6 +45,8 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
         return _mean_entropy(_counts(cells, kept, np.arange(t.shape[1])[None, :], t.shape[1], states))
     if reading == "per_class":
         own = y[:, None] == np.arange(t.shape[1])[None, :]
+        if not (kept & own).any():
+            raise ValueError(f"no label names one of the {t.shape[1]} outputs with a value in [{low}, {high}]")
         return _mean_entropy(_counts(cells, kept & own, np.arange(t.shape[1])[None, :], t.shape[1], states))
     if reading == "pooled":
         return entropy(np.bincount(cells[kept])) - _row_entropy(cells, kept, states)

@@ -118,7 +118,7 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
     checkpoint: a file from which a killed sweep goes on, written every ``save_every`` seconds; points since then are yielded again.
     """
     stack = [(fresh_state(setup, seed), {name: (0, 0) for name in schedules})]
-    saved = load_checkpoint(checkpoint, setup.x.device) if checkpoint else None
+    saved = load_checkpoint(checkpoint, "cpu") if checkpoint else None
     if saved is not None:
         if saved["schedules"] != [str(name) for name in schedules] or saved["seed"] != seed:
             raise ValueError(f"{checkpoint} belongs to other schedules or another seed: remove it to start again")

@@ -30,5 +30,5 @@ def global_seed(*key):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(*key))
         if torch.cuda.is_initialized():  # torch.manual_seed would keep a traceback of every call until CUDA starts
-            torch.cuda.manual_seed(derive_seed(*key))
+            torch.cuda.manual_seed_all(derive_seed(*key))
         yield

@@ -115,10 +115,10 @@ def state_from_dict(setup, saved):
 
 def current_data(setup, state, indices):
     """(x, y) of these training examples as the state's phase shows them (blurred, if it blurs)."""
-    x, y = setup.x[indices], setup.y[indices]
     if state.phase is None or state.phase.deficit is None:
-        return x, y
-    return state.phase.deficit(x, y, generator(x.device, state.seed, state.epoch, "current data"))
+        return setup.x[indices], setup.y[indices]
+    x, y = state.phase.deficit(setup.x, setup.y, generator(setup.x.device, state.seed, state.epoch, "current data"))
+    return x[indices], y[indices]
 
 
 def train_epoch(setup, phase, state):
@@ -148,7 +148,7 @@ def train_epoch(setup, phase, state):
     if not batches:
         raise ValueError(f"batch_size {pool} is larger than the phase's {len(order)} examples")
     total = torch.zeros((), device=device)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         xb, yb = x[batch], y[batch]
         if phase.select is not None:
             kept = phase.select(state.model, xb, yb, setup.batch_size, draws["select"])
@@ -156,7 +156,7 @@ def train_epoch(setup, phase, state):
         if augment is not None:
             xb = augment(xb, draws["augment"])
         state.model.train()
-        with global_seed(state.seed, state.step, "dropout"):  # for models that draw from torch's global generator
+        with global_seed(state.seed, state.epoch, number, "dropout"):  # for models that draw from torch's global generator
             total += training_step(state.model, state.optimizer, xb, yb, loss_function, clip, setup.autocast, setup.channels_last)
         state.model.eval()
         state.step += 1

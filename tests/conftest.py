@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
-    marker = item.get_closest_marker("claim")
-    if marker and call.when == "call":
-        LEDGER.append((marker.args[0], marker.kwargs["verdict"], outcome.get_result().outcome, item.name))
+    for marker in item.iter_markers("claim"):
+        if call.when == "call":
+            LEDGER.append((marker.args[0], marker.kwargs["verdict"], outcome.get_result().outcome, item.name))
 
 
 def pytest_terminal_summary(terminalreporter):

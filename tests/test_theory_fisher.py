@@ -97,7 +97,10 @@ def test_proposition1__larger_information_and_larger_variance():
     score = 4 * grid / (3 + grid**2)
     step = grid[1] - grid[0]
     assert_close((score**2 * density).sum() * step, student_t_location_information(3), 1e-5)
-    assert student_t_location_information(3) > 0.5 and 3.0 > 2.0
+    tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[1:-1]  # x = sqrt(3) tan(a): density (2/pi) cos^2 a, x^2 = 3 tan^2 a
+    variance = (6 / np.pi * np.sin(tangent) ** 2).sum() * (tangent[1] - tangent[0])
+    assert_close(variance, 3.0, 1e-5)
+    assert student_t_location_information(3) > 1 / 2.0 and variance > 2.0  # against N(0, 2)
     big, unit = np.diag([100, 0.01]), np.eye(2)
     assert np.trace(big) > np.trace(unit) and np.trace(np.linalg.inv(big)) > np.trace(np.linalg.inv(unit))
 

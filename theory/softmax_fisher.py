@@ -31,7 +31,7 @@ def sampled_label_variance(x, p):
 def kl_divergence(p, q):
     """KL(p || q) = sum p log(p / q) in nats over the last axis; p, q (..., C) -> (...); 0 log 0 = 0. Per example, not averaged."""
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
-    if p.shape != q.shape or (p < 0).any() or (q < 0).any():
+    if p.shape != q.shape or any((v < 0).any() or not np.allclose(v.sum(-1), 1, atol=1e-6) for v in (p, q)):
         raise ValueError(f"p and q must be distributions of one shape, got {p.shape} and {q.shape}")
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
@@ -82,3 +82,5 @@ def student_t_location_information(degrees):
 def _check(x, p):
     if x.ndim != 2 or p.ndim != 2 or len(x) != len(p):
         raise ValueError(f"x must be (n, d) and p (n, C), got {x.shape} and {p.shape}")
+    if (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-6):
+        raise ValueError("the rows of p must be distributions")

@@ -15,12 +15,18 @@ def _check(l, d, k):
         raise ValueError(f"need l >= 2, d a multiple of l, k >= 1; got l = {l}, d = {d}, k = {k}")
 
 
+def _check_run(lr, steps):
+    if lr <= 0 or steps < 0:
+        raise ValueError(f"need lr > 0 and steps >= 0, got {lr} and {steps}")
+
+
 def simulate(l, d, k, lr, steps):
     """Delta at steps 0..steps, (steps + 1,): the exact full-batch gradient descent for any l, d, in one scalar per step.
 
     Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)],   Delta_0 = 0
     """
     _check(l, d, k)
+    _check_run(lr, steps)
     delta = np.zeros(steps + 1)
     for t in range(steps):
         weak, strong = (v / (np.exp(min(v * delta[t], 700.0)) + l - 1) for v in (1, k))
@@ -34,6 +40,7 @@ def full_matrix(l, d, k, lr, steps, w0=None):
     Row c of W gives the logit of class c; attribute j belongs to class j // (d / l). The 2l distinct examples are equally likely.
     """
     _check(l, d, k)
+    _check_run(lr, steps)
     weights = np.empty((steps + 1, l, d))
     weights[0] = 1 / d if w0 is None else w0
     own = np.repeat(np.eye(l), d // l, axis=1)  # (l, d): the weak example of each class
@@ -60,6 +67,7 @@ def _excess(delta, l, v):
 
 def output_ratio(delta, l, k):
     """rho = u_k / u_1, how far apart strong and weak examples are in the outputs: k as Delta -> 0, 1 as Delta -> infinity."""
+    _check(l, l, k)
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
     return np.where(weak == 0, float(k), strong / np.where(weak == 0, 1.0, weak))
 
@@ -117,7 +125,8 @@ def stage_boundaries(l, k):
 def second_minimum(l, k):
     """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after
     t = 1."""
-    if l == 2:
+    _check(l, l, k)
+    if l == 2 or k == 1:
         return np.nan
     low, high = 1e-6, 50.0  # rho - k is positive just after 0 and negative at the end
     for _ in range(200):
