@@ -114,7 +114,9 @@ def _forward(model, x):
     called = {name for name, *_ in layers}
     unused = [name for name, module in model.named_modules() if name not in called and any(True for _ in module.parameters(recurse=False))]
     if unused:
-        raise ValueError(f"layer {unused[0]!r} was not called: are its weights used some other way (F.linear …)? then there is no rule for it")
+        raise ValueError(
+            f"layer {unused[0]!r} was not called: are its weights used some other way (F.linear …)? then there is no rule for it"
+        )
     if logits.dim() != 2:
         raise ValueError(f"the model must return logits (n, classes), got {tuple(logits.shape)}")
     return logits, layers

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it --deterministic raises on CUDA
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin make a busy machine many times slower
 
 import numpy as np  # noqa: E402
@@ -24,7 +25,7 @@ from clp_min.models import parameter_count  # noqa: E402
 from clp_min.plot import draw_panel  # noqa: E402
 from clp_min.record import Log, write_json  # noqa: E402
 from clp_min.schedule import distinct_epochs, sweep  # noqa: E402
-from clp_min.train import fresh_state, training_step  # noqa: E402
+from clp_min.train import cross_entropy, fresh_state, training_step  # noqa: E402
 
 SYNTHETIC = {"textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters, "teacher": synthetic.teacher}
 REAL_SHAPES = {
@@ -99,10 +100,14 @@ def start(script, doc, panels, configs, argv=None, options=()):
         possible = ", ".join(f"--data {d} --scale {s}" for d, s in configs)
         raise ValueError(f"no settings for --data {arguments.data} --scale {arguments.scale}; there are: {possible}")
     config = configs[arguments.data, arguments.scale]
-    seeds = arguments.seeds or config.seeds
-    if seeds < 1 or (arguments.threads or 1) < 1:
+    seeds = config.seeds if arguments.seeds is None else arguments.seeds
+    if seeds < 1 or arguments.threads is not None and arguments.threads < 1:
         raise ValueError(f"--seeds and --threads must be at least 1, got {arguments.seeds} and {arguments.threads}")
     arguments.device = arguments.device or ("cuda" if arguments.scale == "paper" and torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {arguments.device} cannot be used here ({str(error).splitlines()[0]})") from None
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(arguments.deterministic)
@@ -157,32 +162,30 @@ def load_data(run, seed):
                 raise
             print(f"dry run: {arguments.data} was not found, random images stand for it")
             n, channels, side = REAL_SHAPES[arguments.data]
-            x, classes = np.random.default_rng(0).random((2000, channels, side, side), np.float32), data.SETS[arguments.data][0]
-            run.cache = data.Dataset.from_arrays(arguments.data, classes, (x, np.arange(2000) % classes), (x, np.arange(2000) % classes))
+            x, classes = np.random.default_rng(0).random((n, channels, side, side), np.float32), data.SETS[arguments.data][0]
+            run.cache = data.Dataset.from_arrays(
+                arguments.data, classes, (x, np.arange(n) % classes), (x[:1000], np.arange(1000) % classes)
+            )
     return run.cache.subset(size, seed, "subset") if size else run.cache
 
 
-def announce(run, setup, schedules, disk=0.0, epochs=None):
-    """Say what the run will cost: ``epochs`` a seed (default: the schedules' after sharing), ``disk`` GB beside the checkpoints. With
-    --dry-run: one real step of the real model, then the program ends."""
-    epochs, model = epochs or distinct_epochs(schedules), fresh_state(setup, 0).model
-    alone = sum(sum(phase.epochs for phase in phases) for phases in schedules.values())
+def announce(run, setup, schedules, disk=0.0, jobs=None):
+    """Say what the run will cost. jobs: (Setup, epochs a seed) of every net that is trained (default: ``setup`` on these schedules, after
+    sharing); disk: GB beside the checkpoints. With --dry-run: one real step of the real model, then the program ends."""
+    jobs = jobs or [(setup, distinct_epochs(schedules))]
+    epochs, alone = sum(e for _, e in jobs), sum(sum(phase.epochs for phase in phases) for phases in schedules.values())
     run.epochs_planned = epochs * len(run.seeds)
     line = f"{Path(run.script).stem}: {run.arguments.data}, {run.arguments.scale} scale, {len(run.seeds)} seeds, device {run.arguments.device}: "
     line += f"{len(schedules)} schedules a seed, {epochs} epochs after sharing ({alone} without)"
     print(line, flush=True)
     if run.arguments.scale == "paper" or run.arguments.dry_run:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        batch = min(setup.batch_size, 32)
-        with FlopCounterMode(display=False) as counter:
-            setup.loss(model, setup.x[:batch], setup.y[:batch]).backward()
-        flops = counter.get_total_flops() / batch * len(setup.x) * epochs * len(run.seeds)
-        parameters = parameter_count(model)
+        flops = sum(_flops(one) * len(one.x) * e * len(run.seeds) for one, e in jobs)
+        parameters = parameter_count(fresh_state(setup, 0).model)
         gigabytes = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
         print(
-            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs * len(run.seeds):,} epochs in all, {flops:.2g} FLOPs; "
-            f"about {gigabytes:.1f} GB of memory beside the activations, {parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs",
+            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {run.epochs_planned:,} epochs in all, {flops:.2g} FLOPs of "
+            f"training (measuring comes on top); about {gigabytes:.1f} GB of memory beside the activations, "
+            f"{parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs",
             flush=True,
         )
     if run.arguments.dry_run:
@@ -192,6 +195,16 @@ def announce(run, setup, schedules, disk=0.0, epochs=None):
         loss = float(training_step(state.model, state.optimizer, x, y, setup.loss, setup.clip, setup.autocast, setup.channels_last))
         print(f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss {loss:.3f}; nothing was written")
         raise SystemExit(0)
+
+
+def _flops(setup):
+    """Floating-point operations of one forward and backward pass, per example."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch, model = min(setup.batch_size, 32), fresh_state(setup, 0).model
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model, setup.x[:batch], setup.y[:batch]).backward()
+    return counter.get_total_flops() / batch
 
 
 def trained(run, seed, setup, schedules, at=None, label="run"):
@@ -281,6 +294,15 @@ def verdict(effect, least=0.0):
     return "reproduced" if effect["mean"] > bar else "reversed" if effect["mean"] < -bar else "not reproduced"
 
 
+def leave_one_out_peaks(rows):
+    """For each seed's curve (rows: seeds x points), the place of the highest mean of the OTHER seeds' curves (its own if it is alone).
+
+    A seed's own highest value lies above its neighbours by chance alone; a place chosen by the others does not.
+    """
+    rows = np.asarray(rows, dtype=float)
+    return [int(np.delete(rows, i, 0).mean(0).argmax() if len(rows) > 1 else rows[0].argmax()) for i in range(len(rows))]
+
+
 def joint_verdict(effects, least=0.0):
     """The common rule for several effects: reproduced (reversed) if each is, else not reproduced."""
     verdicts = {verdict(effect, least) for effect in effects}
@@ -301,7 +323,7 @@ def call(main):
     """Run a script's main(): one line for an error, a clean stop on Ctrl-C."""
     try:
         main()
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was measured is on disk, and the same command goes on from here")

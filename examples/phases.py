@@ -110,8 +110,7 @@ def make_setup(config, dataset, net, lr):
 
 
 def turning(rows, sign=1.0):
-    """Per seed, on a curve over the measured steps: (fall from the first value to the least, rise from the least to the last), relative to
-    the first.
+    """A curve over the measured steps, a row a seed -> (place of the least value, falls from the first to it, rises from it to the last).
 
     The least value is chosen on the mean curve over seeds, so that no seed chooses its own; sign -1 turns the curve over.
     """

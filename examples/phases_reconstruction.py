@@ -67,7 +67,7 @@ def phases_fig2(run):
     verdict = common.joint_verdict(effects["loss_1"])
     if (
         verdict == "reproduced"
-        and effects["loss_3"][1]["mean"] / effects["loss_3"][0]["mean"] > effects["loss_1"][1]["mean"] / effects["loss_1"][0]["mean"]
+        and effects["loss_3"][1]["mean"] * effects["loss_1"][0]["mean"] > effects["loss_1"][1]["mean"] * effects["loss_3"][0]["mean"]
     ):
         verdict = "not reproduced"
     return result | {"headline": effects["loss_1"][1], "verdict": verdict}
@@ -126,7 +126,8 @@ def main(argv=None):
     )
     setup = phases.make_setup(config, dataset, jobs[-1][1], jobs[-1][2])
     plan = {"run": [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))]}
-    common.announce(run, setup, {label: plan["run"] for label, *_ in jobs}, epochs=len(jobs) * plan["run"][0].epochs)
+    costs = [(phases.make_setup(config, dataset, net, lr), plan["run"][0].epochs) for _, net, lr in jobs]
+    common.announce(run, setup, {label: plan["run"] for label, *_ in jobs}, jobs=costs)
     for seed in run.seeds:
         dataset = phases.prepare(run, seed)
         (x, y), (test_x, test_y) = dataset.train, dataset.test

@@ -90,14 +90,19 @@ def main(argv=None):
         print("phases_fig7 needs colour images: left out")
         run.panels.remove(phases_fig7)
     tasks = ["classes"] * run.wants(phases_fig6) + ["channel"] * run.wants(phases_fig7)
-    setup = phases.make_setup(config, halves(dataset)[0], config.net, config.lr)
-    plan = {"run": [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))]}
-    common.announce(run, setup, {task: plan["run"] for task in tasks}, epochs=len(tasks) * plan["run"][0].epochs)
+    setups = {
+        task: phases.make_setup(config, halves(dataset)[0] if task == "classes" else dataset, config.net, config.lr) for task in tasks
+    }
+    plans = {task: [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))] for task, setup in setups.items()}
+    jobs = [(setups[task], plans[task][0].epochs) for task in tasks]
+    common.announce(run, jobs[0][0], plans, jobs=jobs)
     for seed in run.seeds:
         dataset = phases.prepare(run, seed)
         for task in tasks:
             own, other = halves(dataset) if task == "classes" else (dataset, largest_channel(dataset))
-            for step, state, _ in common.trained(run, seed, phases.make_setup(config, own, config.net, config.lr), plan, at, task):
+            for step, state, _ in common.trained(
+                run, seed, phases.make_setup(config, own, config.net, config.lr), {"run": plans[task]}, at, task
+            ):
                 features, test_features = (layer_features(state.model, pair[0]) for pair in (other.train, other.test))
                 values = {
                     f"probe_{-k}": float(linear_probe(features[k], other.train[1], test_features[k], other.test[1])) for k in features
