@@ -294,6 +294,13 @@ def verdict(effect, least=0.0):
     return "reproduced" if effect["mean"] > bar else "reversed" if effect["mean"] < -bar else "not reproduced"
 
 
+def theory_verdict(run, holds, verdict="holds as corrected", least_seeds=3):
+    """The verdict of a panel on theory: ``verdict`` if its rule holds, "disagrees" if not; none at smoke scale or with too few repetitions."""
+    if run.arguments.scale == "smoke" or len(run.seeds) < least_seeds:
+        return "no verdict (smoke scale or too few repetitions)"
+    return verdict if holds else "disagrees"
+
+
 def leave_one_out_peaks(rows):
     """For each seed's curve (rows: seeds x points), the place of the highest mean of the OTHER seeds' curves (its own if it is alone).
 

@@ -136,9 +136,12 @@ def information_theory(run):
     fine = "I(X;T), bits, "
     return {
         "claim": "binned information rises and falls with the scale of the logits alone; the Fisher trace is bell-shaped only with depth",
-        "headline": headline(np.abs(scores).tolist(), "mean |z| of measured against closed form"),
-        "verdict": "holds as corrected" if np.abs(scores).max() < 5 and rises_and_falls else "disagrees",
-        "finding": f"clipped, per logit: {measured[0]:.2f} bits at scale {scales[0]:g}, {measured.max():.2f} at {scales[int(measured.argmax())]:g}, {measured[-1]:.2f} at {scales[-1]:g}, nothing learned;"
+        "headline": headline(
+            [max(row) - row[-1] for row in series[1]["values"]], f"bits lost from the peak to scale {scales[-1]:g}, nothing forgotten"
+        ),
+        "verdict": common.theory_verdict(run, np.abs(scores).max() < 5 and rises_and_falls),
+        "finding": f"clipped, per logit: {measured[0]:.2f} bits at scale {scales[0]:g}, {measured.max():.2f} at {scales[int(measured.argmax())]:g}, {measured[-1]:.2f} at {scales[-1]:g}, nothing learned"
+        f" (largest |z| against the closed form {np.abs(scores).max():.2f});"
         f" the joint reading is within {np.log2(config.examples) - max(np.nan_to_num(series[0]['values'][0])):.3f} bits of log2 N; at the most confident outputs a drawn label has"
         f" relative sd {np.mean([s['sampled'][-1] for s, _ in spreads]):.2g}, signs {np.mean([s['signs'][-1] for s, _ in spreads]):.2g}",
         "series": series,

@@ -183,7 +183,7 @@ def softmax_theory(run):
     return {
         "claim": "reconstruction from softmax outputs is flat, falls and rises; from logits it only falls",
         "headline": headline([row[0][0] for row in rows], "R from all outputs at a random start"),
-        "verdict": "holds as corrected" if holds else "disagrees",
+        "verdict": common.theory_verdict(run, holds),
         "finding": f"l = {c.l}, d = {c.d}, k = {c.k}, rate {c.lr}, noise 0.03: R = {middle[0]:.3f} at step 0, {middle[t == 4][0]:.3f} at 4, least {middle.min():.4f} at {t[middle.argmin()]}, {middle[-1]:.3f} at {c.steps};"
         f" turns: {', '.join(f'{_turns(v)} (noise {tau})' for tau, v in losses.items())}; logits never rise; stages end at steps {times[0]} and {times[1]};"
         f" at a random start R from all outputs is {np.mean([r[0][0] for r in rows]):.3f} of Var x = {variance:.4f}: the drop from R(0) belongs to the deterministic start",
@@ -204,7 +204,8 @@ def softmax_theory(run):
 def phases_fig5(run):
     """The stages: outputs q against the attribute to be reconstructed, with the optimal line, at the end of stage 1 and 2 and late.
 
-    Verdict: "holds as corrected" if the line's error at the end of stage 2 is below that at the start and late; else "disagrees".
+    The paper has the error fall in stage 1. Verdict: "fails as printed" if it is larger at the end of stage 1 than early in it, larger again
+    at the end of stage 2, and largest late; else "disagrees". (The fall is at the first step, from Var x.)
     """
     c, series, errors = run.config, [], []
     first, second = stage_boundaries(c.l, c.k)
@@ -243,11 +244,11 @@ def phases_fig5(run):
                 "values": [(share @ x + slope * (ends - share @ q)).tolist()],
             }
         )
-    holds = errors[2] < input_variance(c.l, c.k) and errors[2] < errors[3]
+    holds = errors[0] < errors[1] < errors[2] < errors[3] < input_variance(c.l, c.k)
     return {
-        "claim": "strong and weak examples part in the outputs, then meet again, and the line fits both worse",
-        "headline": headline(errors, "R at the four moments"),
-        "verdict": "holds as corrected" if holds else "disagrees",
+        "claim": "the error falls in stage 1 and rises in stage 2, as strong and weak examples part and meet again in the outputs",
+        "headline": headline(errors[2:3], "R at the end of stage 2 (exact)"),
+        "verdict": common.theory_verdict(run, holds, "fails as printed"),
         "finding": "R = " + ", ".join(f"{e:.4f} ({label.split(',')[0]})" for e, (label, _) in zip(errors, moments)),
         "series": series,
         "figure": {},
