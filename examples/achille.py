@@ -29,7 +29,7 @@ def deep_mlp(channels, side, classes, norm):
 
 @dataclass(frozen=True)
 class Config:
-    """The published experiment. The stored overview gives the design; the numbers are the paper's where no comment says otherwise."""
+    """The published experiment; values are the paper's where no comment says otherwise."""
 
     seeds: int = 5  # not stated; ours
     # ---- data and net
@@ -46,7 +46,6 @@ class Config:
     weight_decay: float = 0.001
     batch_size: int = 128
     clip: float | None = None
-    autocast: str | None = None  # "bfloat16": ours, off
     # ---- achille_blur, achille_matched
     clean: int = 160  # epochs after the deficit, the same after every one
     removals: tuple = (0, 20, 40, 60, 80, 100, 120, 140)  # epoch at which the blur is removed; grid not stated; ours
@@ -70,7 +69,7 @@ class Config:
 PAPER = Config()
 
 # notes on the quick settings: constant learning rate, so that a late deficit is not also a deficit at a low rate; no BatchNorm, no
-# augmentation and few images make the effect large; they were found by a search on other seeds and say nothing of natural images
+# augmentation and few images make the effect large; they were chosen because they do, and say nothing of natural images
 QUICK = replace(
     PAPER,
     seeds=4,

@@ -191,10 +191,9 @@ def test_optimal_loss__low_until_delta_is_one_over_root_l():
 @pytest.mark.claim("phases_theorem5", verdict="fails as printed")
 @pytest.mark.claim("phases_theorem5_ratio", verdict="holds as corrected")
 def test_approximate_loss__theorem5():
-    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a data point, and in L2(D) by 2.25^(1/2 ...) >
-    2 units of l^... ; right: the excess
-    loss |g - g_opt|^2 in L2(D) is R_approx - R_opt <= R_opt, with the identity 2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2
-    rho^2 (1 + rho^2))."""
+    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a data point. Right: the excess loss, |g - g_opt|^2 in
+    L2(D), is R_approx - R_opt <= R_opt, by 2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2 rho^2 (1 + rho^2)) >= 0.
+    """
     l, k, delta = 4, 10, 40.0
     q, x = q_of(delta, l, k)[:, 0], data(l, k)[:, 0]
     own, other = q[l], q[l + 1]

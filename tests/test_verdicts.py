@@ -1,0 +1,180 @@
+"""The rules behind the verdicts, on made-up logs: a verdict must be earned, and a curve that shows the opposite must not pass."""
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import achille  # noqa: E402
+import blur_deficit  # noqa: E402
+import common  # noqa: E402
+import deficit_kinds  # noqa: E402
+import deficit_window  # noqa: E402
+import revisiting  # noqa: E402
+import revisiting_gradient  # noqa: E402
+import revisiting_information  # noqa: E402
+
+from clp_min.record import Log, headline  # noqa: E402
+
+SEEDS = [0, 1, 2, 3]
+JITTER = [0.3, -0.2, 0.1, -0.2]  # of the four seeds; sum 0
+
+
+def made(config, curves):
+    """A run whose log holds these curves: name -> {measure: {point: value}}, jittered by seed."""
+    log = Log()
+    for name, measures in curves.items():
+        for key, points in measures.items():
+            for point, value in points.items():
+                for seed in SEEDS:
+                    log.add(seed, [name], point, **{key: value + JITTER[seed] * (1.0 if key == "accuracy" else 0.01 * abs(value))})
+    return SimpleNamespace(config=config, log=log, seeds=SEEDS, arguments=SimpleNamespace(scale="quick"))
+
+
+def test_verdict__needs_size_certainty_and_three_seeds():
+    assert common.verdict(headline([10, 11, 9, 10], ""), 5.0) == "reproduced"
+    assert common.verdict(headline([4, 4.1, 3.9, 4], ""), 5.0) == "not reproduced"  # certain, but too small
+    assert common.verdict(headline([30, -10, 20, 5], "")) == "not reproduced"  # large, but uncertain
+    assert common.verdict(headline([-10, -11, -9], "")) == "reversed"
+    assert common.verdict(headline([10, 11], "")).startswith("no verdict")
+    assert common.verdict(headline([0.0, 0.0, 0.0], "")) == "not reproduced"
+    assert common.joint_verdict([headline([10, 11, 9], ""), headline([-10, -11, -9], "")]) == "not reproduced"
+
+
+def test_leave_one_out_peaks__noise_has_no_peak():
+    """The highest of 20 noisy values is above the mean by construction; the value where the other seeds are highest is not."""
+    import numpy as np
+
+    rows = np.random.default_rng(0).normal(size=(400, 20))
+    chosen = [row[i] for row, i in zip(rows, common.leave_one_out_peaks(rows))]
+    assert abs(np.mean(chosen)) < 5 / math.sqrt(400) and np.mean(rows.max(1)) > 1.5
+
+
+@pytest.mark.parametrize(
+    "accuracies, verdict",
+    [
+        ([99, 97, 90, 70, 50], "reproduced"),
+        ([99, 80, 90, 70, 50], "not reproduced"),
+        ([60, 70, 80, 90, 95], "reversed"),
+        ([99, 99, 99, 99, 98.9], "not reproduced"),
+    ],
+)
+def test_achille_blur__rule(accuracies, verdict):
+    config = achille.QUICK
+    run = made(config, {f"blur {d}": {"accuracy": {d + config.clean: a}} for d, a in zip(config.removals, accuracies)})
+    for seed in SEEDS:  # drops are paired: the jitter is the seed's own and cancels but for the longest
+        run.log.add(seed, ["blur 40"], 70, accuracy=accuracies[-1] + JITTER[seed] / 10)
+    assert blur_deficit.achille_blur(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "curve, verdict",
+    [
+        (lambda e: 10 + 300 * math.exp(-((e - 8) ** 2) / 20), "reproduced"),
+        (lambda e: 300 * math.exp(-0.2 * e), "not reproduced"),  # only falls
+        (lambda e: 10 + 10 * e, "not reproduced"),  # only rises
+    ],
+)
+def test_achille_fisher__rule(curve, verdict):
+    config = achille.QUICK
+    points = {e: curve(e) for e in range(0, config.clean + 1)}
+    late = {e: 3 * curve(config.clean) for e in range(0, 71)}
+    run = made(config, {f"blur {d}": {"fisher": points if d == 0 else late} for d in config.fisher_removals})
+    assert blur_deficit.achille_fisher(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "drops, verdict", [([40, 2, 2, 2], "reproduced"), ([2, 2, 2, 40], "reversed"), ([20, 20, 20, 20], "not reproduced")]
+)
+def test_achille_window__rule(drops, verdict):
+    config = achille.QUICK
+    ends = [t + config.window + config.window_clean for t in config.onsets]
+    curves = {f"window {t}": {"accuracy": {end: 99 - drop}} for t, end, drop in zip(config.onsets, ends, drops)}
+    run = made(config, curves | {"sharp": {"accuracy": {end: 99 for end in ends}}})
+    for seed in SEEDS:
+        run.log.add(seed, ["window 0"], ends[0], accuracy=99 - drops[0] + JITTER[seed] / 10)
+    assert deficit_window.achille_window(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize("drops, verdict", [([50, 1, 0, 0], "reproduced"), ([50, 30, 0, 0], "not reproduced"), ([1, 50, 0, 0], "reversed")])
+def test_achille_deficits__rule(drops, verdict):
+    config = achille.QUICK
+    total = config.kind_epochs + config.kind_clean
+    curves = {kind: {"accuracy": {total: 99 - drop}} for kind, drop in zip(deficit_kinds.KINDS, drops)}
+    run = made(config, curves | {"clean": {"accuracy": {total: 99}}})
+    for seed in SEEDS:
+        run.log.add(seed, ["blur"], total, accuracy=99 - drops[0] + JITTER[seed] / 10)
+    assert deficit_kinds.achille_deficits(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "lost, verdict",
+    [((20, 1, 5), "reproduced"), ((30, 20, 0), "not reproduced"), ((0, 0, 0), "not reproduced"), ((0, -5, 0), "not reproduced")],
+)
+def test_revisiting_finding3__rule(lost, verdict):
+    config, curves = revisiting.QUICK, {}
+    for net in ("resnet", "vgg"):
+        curves |= {f"{net} normal": {"accuracy": {45: 90}}} | {
+            f"{net} period {p}": {"accuracy": {45: 90 - v}} for p, v in zip((1, 2, 3), lost)
+        }
+    run = made(config, curves)
+    for seed in SEEDS:
+        for net in ("resnet", "vgg"):
+            run.log.add(seed, [f"{net} period 1"], 45, accuracy=90 - lost[0] + JITTER[seed] / 10)
+    assert revisiting_information.revisiting_finding3(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "losses, peak, verdict",
+    [
+        ([0, 2, 9, 20, 12], 3, "reproduced"),
+        ([0, 2, 9, 20, 30], 3, "not reproduced"),
+        ([0, 0, 0, 0, 0], 3, "not reproduced"),
+        ([0, 20, 9, 5, 3], 15, "not reproduced"),
+    ],
+)
+def test_revisiting_fig2__rule(losses, peak, verdict):
+    """An impairment that rises to the edge of the grid has no peak; none at all has none either."""
+    config, curves = revisiting.QUICK, {}
+    for net in ("resnet", "vgg"):
+        for d, lost in zip(config.durations, losses):
+            curves[f"{net} first {d}"] = {"accuracy": {d + config.recovery: 90 - lost}}
+        curves[f"{net} first {config.durations[-1]}"]["per_logit"] = {
+            e: 4 - 0.1 * abs(e - peak) for e in range(1, config.durations[-1] + 1)
+        }
+    run = made(config, curves)
+    for seed in SEEDS:
+        for net in ("resnet", "vgg"):
+            run.log.add(seed, [f"{net} first 10"], 30, accuracy=90 - losses[3] + JITTER[seed] / 10)
+    found = revisiting_information.revisiting_fig2(run)["verdict"]
+    assert found == verdict or (verdict == "not reproduced" and found == "reversed" and losses[1] == max(losses))
+
+
+@pytest.mark.parametrize("early, late, verdict", [(20, 1, "reproduced"), (20, 15, "not reproduced"), (0, -2, "not reproduced")])
+def test_revisiting_finding6__rule(early, late, verdict):
+    config = revisiting.QUICK
+    start, end = config.late_window
+    curves = {"vgg normal": 90, f"vgg deficit 0-{config.long_deficit}": 90 - early, f"vgg deficit {start}-{end}": 90 - late}
+    run = made(config, {name: {"accuracy": {config.epochs: value}} for name, value in curves.items()})
+    for seed in SEEDS:
+        run.log.add(seed, [f"vgg deficit 0-{config.long_deficit}"], config.epochs, accuracy=90 - early + JITTER[seed] / 10)
+    found = revisiting_gradient.revisiting_finding6(run)["verdict"]
+    assert found == verdict or (verdict == "not reproduced" and found == "reversed")
+
+
+def test_revisiting_fig4a__same_gradients_as_in_normal_training_do_not_pass():
+    config = revisiting.QUICK
+    name, curves = f"vgg deficit 0-{config.long_deficit}", {}
+    for which, accuracy in (("vgg normal", 90), (name, 70)):
+        curves[which] = {
+            key: {e: factor * math.exp(-0.1 * e) for e in range(config.epochs)}
+            for key, factor in (("effective", 1), ("stochastic", 3), ("on_full", 1), ("full", 1))
+        }
+        curves[which] |= {"cosine": {e: 0.5 for e in range(config.epochs)}, "accuracy": {config.epochs: accuracy}}
+    run = made(config, curves)
+    for seed in SEEDS:
+        run.log.add(seed, [name], config.epochs, accuracy=70 + JITTER[seed] / 10)
+    assert revisiting_gradient.revisiting_fig4a(run)["verdict"] == "not reproduced"
