@@ -61,23 +61,12 @@ def peers():
     """name -> method, for the packages that can be imported."""
     found = {}
     try:
-        from nngeometry.layercollection import LayerCollection
         from nngeometry.metrics import FIM
         from nngeometry.object import PMatImplicit
 
-        def nngeometry(model, x, y, variant="classif_logits"):
+        def nngeometry(model, x, y):
             loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=len(x))
-            return float(
-                FIM(
-                    layer_collection=LayerCollection.from_model(model),
-                    model=model,
-                    loader=loader,
-                    representation=PMatImplicit,
-                    n_output=10,
-                    variant=variant,
-                    device="cpu",
-                ).trace()
-            )
+            return float(FIM(model, loader, PMatImplicit, variant="classif_logits", device="cpu").trace())
 
         found["nngeometry exact"] = nngeometry
     except ImportError:
