@@ -181,7 +181,7 @@ def softmax_theory(run):
         "R with a random start",
     ]
     return {
-        "claim": "reconstruction from softmax outputs is flat, falls and rises; from logits it only falls",
+        "claim": "reconstruction from softmax outputs is flat, falls and rises; from all logits it only falls",
         "headline": headline([row[0][0] for row in rows], "R from all outputs at a random start"),
         "verdict": common.theory_verdict(run, holds),
         "finding": f"l = {c.l}, d = {c.d}, k = {c.k}, rate {c.lr}, noise 0.03: R = {middle[0]:.3f} at step 0, {middle[t == 4][0]:.3f} at 4, least {middle.min():.4f} at {t[middle.argmin()]}, {middle[-1]:.3f} at {c.steps};"
