@@ -119,10 +119,10 @@ def test_mutants__each_fails(mutant):
 def test_student__the_right_solution_passes(tmp_path):
     solution = tmp_path / "mine.py"
     solution.write_text("from clp_min import deficits\n\n\ndef vertical_flip(x):\n    return deficits.vertical_flip(x)\n")
-    done = run("-m", "pytest", "-q", "--student", solution, cwd=ROOT)
+    done = run("-m", "pytest", "-q", f"--student={solution}", cwd=ROOT)
     assert done.returncode == 0 and re.search(r"1 passed", done.stdout), done.stdout
     solution.write_text("def something_else():\n    pass\n")
-    assert "defines none of" in run("-m", "pytest", "--student", solution, cwd=ROOT).stderr
+    assert "defines none of" in run("-m", "pytest", f"--student={solution}", cwd=ROOT).stderr
 
 
 def readme_blocks():
