@@ -11,6 +11,18 @@ from clp_min.schedule import Phase
 from clp_min.train import accuracy
 
 
+def lost_to_windows(run):
+    """Accuracy lost to the window at each onset, against the all-sharp run of the same total length: (seeds x onsets)."""
+    config, log = run.config, run.log
+    return [
+        [
+            log.at(s, "sharp", t + config.window + config.window_clean, "accuracy") - log.last(s, f"window {t}", "accuracy")
+            for t in config.onsets
+        ]
+        for s in run.seeds
+    ]
+
+
 def achille_window(run):
     """Final accuracy against the onset of a deficit window of fixed length; sharp before it, the same number of sharp epochs after it.
 
@@ -18,11 +30,7 @@ def achille_window(run):
     are
     against the all-sharp run of the same total length).
     """
-    config, log = run.config, run.log
-    total = {t: t + config.window + config.window_clean for t in config.onsets}
-    damaged = [[log.last(s, f"window {t}", "accuracy") for t in config.onsets] for s in run.seeds]
-    sharp = [[log.at(s, "sharp", total[t], "accuracy") for t in config.onsets] for s in run.seeds]
-    lost = [[a - b for a, b in zip(*rows)] for rows in zip(sharp, damaged)]
+    config, lost = run.config, lost_to_windows(run)
     costliest = max(range(1, len(config.onsets)), key=lambda i: sum(row[i] for row in lost))
     effect = headline([row[0] - row[costliest] for row in lost], "points more than the costliest later window")
     costs = ", ".join(f"onset {t}: {common.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
@@ -43,7 +51,32 @@ def achille_window(run):
     }
 
 
-PANELS = [achille_window]
+def revisiting_section5(run):
+    """ "Revisiting critical learning periods", section 5: an earlier epoch always matters more than a later one.
+
+    Verdict: "reproduced" if each window costs more than the next one by > 3 standard errors over >= 3 seeds (paired), for every pair of neighbours.
+    """
+    config, lost = run.config, lost_to_windows(run)
+    steps = [headline([row[i] - row[i + 1] for row in lost], "points") for i in range(len(config.onsets) - 1)]
+    said = ", ".join(f"{a} against {b}: {common.say(step)}" for a, b, step in zip(config.onsets, config.onsets[1:], steps))
+    return {
+        "claim": "an earlier window always costs more than a later one",
+        "headline": min(steps, key=lambda e: e["mean"]),
+        "verdict": common.joint_verdict(steps),
+        "finding": f"onset {said}",
+        "series": [
+            {
+                "label": "onset against the next",
+                "x": config.onsets[:-1],
+                "y": "accuracy lost, minus that of the next onset (points)",
+                "values": [[row[i] - row[i + 1] for i in range(len(row) - 1)] for row in lost],
+            }
+        ],
+        "figure": {"x": "epoch at which the window begins"},
+    }
+
+
+PANELS = [achille_window, revisiting_section5]
 
 
 def main(argv=None):
