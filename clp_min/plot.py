@@ -47,7 +47,7 @@ def _draw_axes(axes, series, figure):
     for span in figure.get("spans", ()):
         axes.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
     label = series[0]["y"]
-    axes.set(xlabel=series[0].get("x_label", figure.get("x")), ylabel=label)
+    axes.set(xlabel=series[0].get("x_label", figure.get("x")), ylabel="\n".join(textwrap.wrap(label, 38)))
     if label in figure.get("log_x", ()):
         axes.set_xscale("log")
     if label in figure.get("log", ()):
