@@ -287,11 +287,8 @@ def _download(name, root):
             if md5 and digest.hexdigest() != md5:
                 raise ValueError(f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again")
             _unpack(archive, temporary / "content")
-        content = (
-            temporary / "content" / folder.rsplit("/", 1)[-1]
-            if (temporary / "content" / folder.rsplit("/", 1)[-1]).is_dir()
-            else temporary / "content"
-        )
+        inner = temporary / "content" / Path(folder).name  # archives bring their folder along, single files do not
+        content = inner if inner.is_dir() else inner.parent
         if md5 is None:  # Tiny ImageNet publishes no sum
             _check_tiny_imagenet(content)
         (root / folder).parent.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,7 @@ def achille_window(run):
     """Final accuracy against the onset of a deficit window of fixed length; sharp before it, the same number of sharp epochs after it.
 
     Verdict: "reproduced" if the first window costs more than the costliest later one by > 3 standard errors over >= 3 seeds (paired; drops
-    are
-    against the all-sharp run of the same total length).
+    are against the all-sharp run of the same total length).
     """
     config, lost = run.config, lost_to_windows(run)
     costliest = max(range(1, len(config.onsets)), key=lambda i: sum(row[i] for row in lost))

@@ -13,8 +13,7 @@ def achille_layers(run):
     """Share of each layer with weights in the Fisher trace (BatchNorm's counts with the convolution before it) at the end of training.
 
     The place of a distribution over L layers is its mean layer, 1 .. L. Verdict: "reproduced" if that place is later after the longest
-    deficit
-    than without one by > 3 standard errors over >= 3 seeds (paired by seed), and without a deficit the layer with the largest share
+    deficit than without one by > 3 standard errors over >= 3 seeds (paired by seed), and without a deficit the layer with the largest share
     (mean over seeds) is neither the first nor the last.
     """
     config, log = run.config, run.log

@@ -2,8 +2,7 @@
 learning.)
 
 A linear probe reads frozen layers at steps 0, 1, 2, 4 … of training on the original task. fig6: classes that were held out (the paper:
-another
-data set); fig7: which colour channel is largest on average. The paper's claim: the probe peaks well before the classifier does.
+another data set); fig7: which colour channel is largest on average. The paper's claim: the probe peaks well before the classifier does.
 """
 
 import common
@@ -49,8 +48,7 @@ def phases_fig6(run):
     """Held-out classes: train on the first half of the classes, probe the second half (the paper: CIFAR-100 to CIFAR-10 and the like).
 
     Verdict: "reproduced" if the probe at layer -1 gains to its peak and loses after it, each by > 3 standard errors over >= 3 seeds. The
-    peak's step is chosen on
-    the mean test curve over seeds, which flatters its height, not the steps before and after.
+    peak's step is chosen on the mean test curve over seeds, which flatters its height, not the steps before and after.
     """
     return _panel(run, "classes", "a probe of held-out classes peaks before training ends")
 

@@ -1,8 +1,7 @@
 """Effective gradient along training ("Revisiting critical learning periods", sections 4.3, 4.4 and B.3).
 
 fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: other optimizers. The paper projects on the vector to the
-mean
-of the ten snapshots with the best test accuracy; beside it stands what that replaces, the projection on the full gradient. Snapshots
+mean of the ten snapshots with the best test accuracy; beside it stands what that replaces, the projection on the full gradient. Snapshots
 go to disk, so that memory stays bounded, and are measured when the run is over. Findings 4 to 6 are rows of their own.
 """
 
@@ -184,8 +183,7 @@ def revisiting_finding4(run):
     direction that of descent?
 
     Verdict: "reproduced" if, for all three nets, the projection on the full gradient declines (rule of fig3) and the cosine between the
-    vector to the optimum and
-    the negative full gradient, mean over epochs, is > 3 standard errors above 0 over >= 3 seeds.
+    vector to the optimum and the negative full gradient, mean over epochs, is > 3 standard errors above 0 over >= 3 seeds.
     """
     names = ["vgg normal", "resnet normal", "deit normal"]
     declines = {name: _decline(run, name, "on_full") for name in names}

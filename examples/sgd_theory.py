@@ -2,9 +2,9 @@
 theory/softmax_fisher.py).
 
 Theorem 1 says the Fisher trace vanishes, Theorem 2 that the effective gradient does. The first four axes show E|gradient|^2 of the true,
-the
-stochastic and the effective gradient for a constant rate, for steps 1/(t+1), for noise that vanishes with the error, and the floor of the
-true gradient against the rate; the last two the Fisher trace on separable data and with label noise, and its rate beside the gradient's.
+the stochastic and the effective gradient for a constant rate, for steps 1/(t+1), for noise that vanishes with the error, and the floor of
+the true gradient against the rate; the last two the Fisher trace on separable data and with label noise, and its rate beside the
+gradient's.
 """
 
 import math

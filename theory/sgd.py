@@ -6,8 +6,7 @@
     E |stochastic|^2 = |grad|^2 + Tr Sigma          E |effective|^2 = |grad|^2 + u' Sigma u
 
 so neither vanishes with the true gradient unless the noise does. Theorem 2 prints E |effective|^2 = E |grad|^2: it takes the square of a
-mean
-for the mean of a square.
+mean for the mean of a square.
 """
 
 import numpy as np
