@@ -52,10 +52,13 @@ def gaussian_blur(x, kernel_size=7, sigma=3.0):
     if half >= min(x.shape[-2:]):
         raise ValueError(f"kernel_size {kernel_size} needs images larger than {half} pixels, got {tuple(x.shape[-2:])}")
     taps = torch.exp(-torch.arange(-half, half + 1, device=x.device, dtype=x.dtype).square() / (2 * sigma**2))
-    taps = (taps / taps.sum()).expand(x.shape[1], 1, -1)  # (c, 1, k): one copy per channel
-    x = F.pad(x, (half, half, half, half), mode="reflect")
-    x = F.conv2d(x, taps.unsqueeze(2), groups=x.shape[1])  # along the rows
-    return F.conv2d(x, taps.unsqueeze(3), groups=x.shape[1])  # along the columns
+    taps = taps / taps.sum()
+
+    def matrix(size):  # (size, size): row i holds the weights of pixel i, those beyond the edge folded back by reflection
+        padded = F.pad(torch.eye(size, device=x.device, dtype=x.dtype).unsqueeze(0), (half, half), mode="reflect")
+        return F.conv1d(padded.transpose(0, 1), taps.view(1, 1, -1)).squeeze(1).T
+
+    return matrix(x.shape[2]) @ x @ matrix(x.shape[3]).T
 
 
 def downsample_blur(x, size=8, antialias=False):

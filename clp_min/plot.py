@@ -97,7 +97,7 @@ def contact_sheet(rows, path, title=""):
 
 def save(figure, path):
     """Write the figure under a temporary name, then rename; then close it."""
-    temporary = str(path) + ".new"
+    temporary = f"{path}.{os.getpid()}.new"
     figure.savefig(temporary, format="png", dpi=130)
     os.replace(temporary, path)
     plt.close(figure)

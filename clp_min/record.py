@@ -18,12 +18,16 @@ class Log:
         self.path = None if path is None else Path(path)
         self.points = {}
         if self.path is not None and self.path.exists():
-            for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut
-                try:
-                    seed, name, point, values = json.loads(line)
-                except ValueError:
-                    continue
-                self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
+            self.read(self.path)
+
+    def read(self, path):
+        """Take in what another log holds (or this one's own file)."""
+        for line in Path(path).read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut
+            try:
+                seed, name, point, values = json.loads(line)
+            except ValueError:
+                continue
+            self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
 
     def add(self, seed, names, point, **values):
         """Note ``values`` (numbers, or dictionaries of numbers) at ``point`` (an epoch or a step) of every schedule in ``names``."""
@@ -73,7 +77,7 @@ def write_atomically(path, content):
     """Write text or bytes under a temporary name, then rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # a name of its own for each process
     (new.write_bytes if isinstance(content, bytes) else new.write_text)(content)
     os.replace(new, path)
 

@@ -109,6 +109,13 @@ def distinct_epochs(schedules):
     return total
 
 
+def branches(schedules):
+    """The schedules in groups that share no epoch: what parts before the first one. One that trains nothing is in the first group."""
+    groups = [list(group) for group in _part(schedules, {name: (0, 0) for name in schedules})] or [[]]
+    groups[0] += [name for name in schedules if not any(name in group for group in groups)]
+    return [{name: schedules[name] for name in schedules if name in group} for group in groups]
+
+
 def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
     """Train all ``schedules`` (name -> list of Phase) from one initial state; yield (epoch, state, names) to be measured.
 

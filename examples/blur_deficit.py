@@ -10,6 +10,8 @@ import math
 import achille
 import common
 import torch
+import running
+import verdicts
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
 from clp_min.plot import contact_sheet
@@ -30,7 +32,7 @@ def achille_blur(run):
     lost = achille.drops(run, names, "blur 0")
     effect = headline(lost[names[-1]], "points of accuracy lost")
     means = [headline(lost[name], "")["mean"] for name in names]
-    verdict = common.verdict(effect, 5.0)
+    verdict = verdicts.verdict(effect, 5.0)
     if verdict == "reproduced" and any(b < a for a, b in zip(means, means[1:])):
         verdict = "not reproduced"
     values = [[run.log.last(seed, name, "accuracy") for name in names] for seed in run.seeds]
@@ -39,8 +41,8 @@ def achille_blur(run):
         "claim": "blur that is removed late leaves a permanent loss of accuracy",
         "headline": effect,
         "verdict": verdict,
-        "finding": f"{config.removals[-1]} blurred epochs cost {common.say(effect)} after {config.clean} sharp epochs each"
-        f" (undamaged: {common.say(control)})",
+        "finding": f"{config.removals[-1]} blurred epochs cost {verdicts.say(effect)} after {config.clean} sharp epochs each"
+        f" (undamaged: {verdicts.say(control)})",
         "series": [
             {"label": f"{config.clean} sharp epochs after the blur", "x": config.removals, "y": "final test accuracy (%)", "values": values}
         ],
@@ -60,8 +62,8 @@ def achille_matched(run):
     return {
         "claim": "the loss is not that of longer training",
         "headline": effect,
-        "verdict": common.verdict(effect, 5.0),
-        "finding": f"{config.removals[-1]} blurred epochs cost {common.say(effect)} against as many sharp ones",
+        "verdict": verdicts.verdict(effect, 5.0),
+        "finding": f"{config.removals[-1]} blurred epochs cost {verdicts.say(effect)} against as many sharp ones",
         "series": [
             {"label": "blurred, then sharp", "x": config.removals, "y": "final test accuracy (%)", "values": blurred},
             {"label": "all sharp, same total epochs", "x": config.removals, "y": "final test accuracy (%)", "values": matched},
@@ -86,8 +88,8 @@ def achille_restart(run):
     return {
         "claim": f"damage remains when the decayed learning rate (x{config.restart_decay} per epoch) is restarted",
         "headline": restarted,
-        "verdict": common.verdict(restarted),
-        "finding": f"{config.restart_removals[-1]} blurred epochs cost {common.say(going_on)} with the decay going on and {common.say(restarted)} with the rate restarted",
+        "verdict": verdicts.verdict(restarted),
+        "finding": f"{config.restart_removals[-1]} blurred epochs cost {verdicts.say(going_on)} with the decay going on and {verdicts.say(restarted)} with the rate restarted",
         "series": series,
         "figure": {"x": "epoch at which the blur is removed"},
     }
@@ -108,7 +110,7 @@ def achille_fisher(run):
         series.append({"label": "no deficit" if d == 0 else f"blurred until epoch {d}", "x": points, "y": "Tr F", "values": values})
         logs[d] = [[math.log(max(v, 1e-30)) for v in row] for row in values]
     first, trained_rows = series[0]["x"].index(1), [row[1:] for row in logs[0]]
-    peaks = [row[place] for row, place in zip(trained_rows, common.leave_one_out_peaks(trained_rows))]
+    peaks = [row[place] for row, place in zip(trained_rows, verdicts.leave_one_out_peaks(trained_rows))]
     rise = headline([peak - row[first] for peak, row in zip(peaks, logs[0])], "log")
     fall = headline([peak - row[-1] for peak, row in zip(peaks, logs[0])], "log")
     untrained = headline([peak - row[0] for peak, row in zip(peaks, logs[0])], "log")
@@ -121,7 +123,7 @@ def achille_fisher(run):
     return {
         "claim": "the Fisher trace rises, then falls, and stays higher after a deficit",
         "headline": raised,
-        "verdict": common.joint_verdict([rise, fall, raised]),
+        "verdict": verdicts.joint_verdict([rise, fall, raised]),
         "finding": f"normal training: peak / first epoch = {ratios['rise']}, peak / last = {ratios['fall']}, peak / untrained net ="
         f" {ratios['untrained']}; after {longest} blurred epochs the final trace is {ratios['raised']} times the normal one",
         "series": series,
@@ -132,7 +134,7 @@ def achille_fisher(run):
 PANELS = [achille_blur, achille_matched, achille_restart, achille_fisher]
 
 
-def schedules(run):
+def all_schedules(run):
     """name -> phases. All runs begin from the same weights; shared beginnings are trained once."""
     config, blur = run.config, images(run.config.blur)
     plan = {}
@@ -161,15 +163,15 @@ def draw_data(run, dataset):
 
 def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
-    config, plan = run.config, schedules(run)
+    config, plan = run.config, all_schedules(run)
     ends = {d + config.clean for d in config.removals + config.restart_removals}
     followed = {f"blur {d}" for d in config.fisher_removals}
-    common.announce(run, achille.prepare(run, 0)[1], plan)
-    for seed in run.seeds:
+    data, setup = achille.prepare(run, 0)
+    running.announce(run, {"run": (setup, plan)})
+    draw_data(run, data)
+    for seed, label, schedules in running.units(run):
         data, setup = achille.prepare(run, seed)
-        if seed == 0:
-            draw_data(run, data)
-        for epoch, state, names in common.trained(run, seed, setup, plan):
+        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
             if epoch in ends:
                 run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
             if run.wants(achille_fisher) and followed & set(names) and (epoch <= 10 or epoch % config.measure_every == 0 or epoch in ends):

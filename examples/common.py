@@ -4,7 +4,6 @@ import argparse
 import functools
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -20,12 +19,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import clp_min  # noqa: E402
+import running  # noqa: E402
 from clp_min import data, synthetic  # noqa: E402
-from clp_min.models import parameter_count  # noqa: E402
 from clp_min.plot import draw_panel  # noqa: E402
 from clp_min.record import Log, write_json  # noqa: E402
-from clp_min.schedule import distinct_epochs, sweep  # noqa: E402
-from clp_min.train import cross_entropy, fresh_state, training_step  # noqa: E402
 
 SYNTHETIC = {"textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters, "teacher": synthetic.teacher}
 REAL_SHAPES = {
@@ -50,6 +47,11 @@ class Run:
     log: Log
     work: Path
     variant: str = ""
+    argv: list = field(default_factory=list)
+    share: tuple = (0, 1)
+    units: list = field(default_factory=list)  # (seed, label, schedules) of all shares
+    mine: list = field(default_factory=list)  # those of this process
+    workers: list = field(default_factory=list)  # processes that this one started
     started: float = field(default_factory=time.monotonic)
     epochs_done: int = 0
     epochs_planned: int = 0
@@ -86,7 +88,9 @@ def start(script, doc, panels, configs, argv=None, options=()):
     parser.add_argument("--train-size", type=int, help="use a stratified subset of this many training examples")
     parser.add_argument("--seeds", type=int, help="number of seeds, 0..n-1 (default: the scale's)")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
+    parser.add_argument("--workers", type=int, help="processes that share the work on this machine (default: one per core; on CUDA one)")
+    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)")
+    parser.add_argument("--shard", metavar="i/n", help="do the i-th of n shares, 0 <= i < n (default: what torchrun or a Slurm array say)")
     parser.add_argument("--deterministic", action="store_true", help="bit-for-bit repeatable on CUDA too (slower)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of results (default: results)")
     parser.add_argument("--dry-run", action="store_true", help="print the cost, do one real training step, stop")
@@ -101,33 +105,41 @@ def start(script, doc, panels, configs, argv=None, options=()):
         raise ValueError(f"no settings for --data {arguments.data} --scale {arguments.scale}; there are: {possible}")
     config = configs[arguments.data, arguments.scale]
     seeds = config.seeds if arguments.seeds is None else arguments.seeds
-    if seeds < 1 or arguments.threads is not None and arguments.threads < 1:
-        raise ValueError(f"--seeds and --threads must be at least 1, got {arguments.seeds} and {arguments.threads}")
-    arguments.device = arguments.device or ("cuda" if arguments.scale == "paper" and torch.cuda.is_available() else "cpu")
+    for flag in ("seeds", "threads", "workers", "train_size"):
+        if getattr(arguments, flag) is not None and getattr(arguments, flag) < 1:
+            raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {getattr(arguments, flag)}")
+    share = running.share_of(arguments.shard, os.environ)
+    cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    arguments.device = arguments.device or (cuda if arguments.scale == "paper" and torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {arguments.device} cannot be used here ({str(error).splitlines()[0]})") from None
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if arguments.threads or arguments.scale != "paper":  # these nets are small: more threads only wait for each other
+        torch.set_num_threads(arguments.threads or 1)
     torch.use_deterministic_algorithms(arguments.deterministic)
     notes = [note for flag, _, note in options if getattr(arguments, flag.lstrip("-").replace("-", "_")) not in (None, False)]
     variant = "-".join([f"n{arguments.train_size}"] * bool(arguments.train_size) + notes)
     arguments.is_default = arguments.data == synthetic_default and arguments.scale == "quick" and not variant
     chosen = [panel for panel in panels if panel.__name__ in arguments.only]
     key = hashlib.sha256(
-        json.dumps([asdict_of(config), arguments.only, arguments.data, str(arguments.device), variant, _sources(script)]).encode()
+        json.dumps(
+            [asdict_of(config), arguments.only, arguments.data, torch.device(arguments.device).type, variant, _sources(script)]
+        ).encode()
     ).hexdigest()[:10]
     work = arguments.out / ".unfinished" / f"{Path(script).stem}.{arguments.data}.{arguments.scale}.{key}"
-    run = Run(str(script), arguments, config, chosen, list(range(seeds)), Log(), work, variant)
+    run = Run(
+        str(script), arguments, config, chosen, list(range(seeds)), Log(), work, variant, sys.argv[1:] if argv is None else argv, share
+    )
     if arguments.plot:
         replot(run)
         raise SystemExit(0)
     if not arguments.dry_run:
-        if work.exists():
+        if work.exists() and share[1] == 1:
             print(f"going on with the unfinished run in {work}")
         work.mkdir(parents=True, exist_ok=True)
-        run.log = Log(work / "log.jsonl")
+        run.log = Log(work / ("log.jsonl" if share[1] == 1 else f"log-{share[0]}of{share[1]}.jsonl"))
+        running.read_logs(run)
     return run
 
 
@@ -169,70 +181,6 @@ def load_data(run, seed):
     return run.cache.subset(size, seed, "subset") if size else run.cache
 
 
-def announce(run, setup, schedules, disk=0.0, jobs=None):
-    """Say what the run will cost. jobs: (Setup, epochs a seed) of every net that is trained (default: ``setup`` on these schedules, after
-    sharing); disk: GB beside the checkpoints. With --dry-run: one real step of the real model, then the program ends."""
-    jobs = jobs or [(setup, distinct_epochs(schedules))]
-    epochs, alone = sum(e for _, e in jobs), sum(sum(phase.epochs for phase in phases) for phases in schedules.values())
-    run.epochs_planned = epochs * len(run.seeds)
-    line = f"{Path(run.script).stem}: {run.arguments.data}, {run.arguments.scale} scale, {len(run.seeds)} seeds, device {run.arguments.device}: "
-    line += f"{len(schedules)} schedules a seed, {epochs} epochs after sharing ({alone} without)"
-    print(line, flush=True)
-    if run.arguments.scale == "paper" or run.arguments.dry_run:
-        flops = sum(_flops(one) * len(one.x) * e * len(run.seeds) for one, e in jobs)
-        parameters = parameter_count(fresh_state(setup, 0).model)
-        gigabytes = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
-        print(
-            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {run.epochs_planned:,} epochs in all, {flops:.2g} FLOPs of "
-            f"training (measuring comes on top); about {gigabytes:.1f} GB of memory beside the activations, "
-            f"{parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs",
-            flush=True,
-        )
-    if run.arguments.dry_run:
-        state, began = fresh_state(setup, 0), time.monotonic()
-        state.model.train()
-        x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
-        loss = float(training_step(state.model, state.optimizer, x, y, setup.loss, setup.clip, setup.autocast, setup.channels_last))
-        print(f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss {loss:.3f}; nothing was written")
-        raise SystemExit(0)
-
-
-def _flops(setup):
-    """Floating-point operations of one forward and backward pass, per example."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    batch, model = min(setup.batch_size, 32), fresh_state(setup, 0).model
-    with FlopCounterMode(display=False) as counter:
-        cross_entropy(model, setup.x[:batch], setup.y[:batch]).backward()
-    return counter.get_total_flops() / batch
-
-
-def trained(run, seed, setup, schedules, at=None, label="run"):
-    """``sweep`` with a checkpoint, so that the same command goes on after a kill, and with a progress line; ``label`` tells sweeps of a
-    seed apart."""
-    for point, state, names in sweep(setup, schedules, seed, at, run.work / f"{label}-seed{seed}.pt"):
-        yield point, state, names
-        if at is None and point > 0 and not state.event:
-            run.epochs_done += 1
-        _progress(run, seed, state, names)
-
-
-def _progress(run, seed, state, names):
-    total = run.epochs_planned
-    terminal, now = sys.stdout.isatty(), time.monotonic()
-    if now - run.last_print < (0.2 if terminal else 20):
-        return
-    run.last_print = now
-    spent = now - run.started
-    left = spent / run.epochs_done * max(total - run.epochs_done, 0) if run.epochs_done else math.nan
-    line = f"seed {seed}, {run.epochs_done}/{total} epochs, loss {state.loss:.3f}, {spent:.0f} s, about {left:.0f} s left ({names[0]}, epoch {state.epoch})"
-    print(
-        ("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(shutil.get_terminal_size().columns - 1)) if terminal else line,
-        end="" if terminal else "\n",
-        flush=True,
-    )
-
-
 def result_path(run, panel):
     """OUT/PANEL.json for the synthetic set at quick scale, else OUT/PANEL.DATA.SCALE[.VARIANT].json."""
     parts = [] if run.arguments.is_default else [run.arguments.data, run.arguments.scale] + [run.variant] * bool(run.variant)
@@ -246,6 +194,16 @@ def finish(run):
         raise SystemExit(0)
     if sys.stdout.isatty():
         print()
+    if running.PARENT in os.environ:
+        return  # whoever started this process draws the figures
+    running.wait_for(run.workers)
+    running.read_logs(run)
+    left = sum(not running.is_done(run, unit) for unit in run.units)
+    if left:
+        print(
+            f"share {run.share[0]}/{run.share[1]} is done; {left} of {len(run.units)} units are left to the others, and the last draws the figures"
+        )
+        return
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "clp_min": clp_min.__version__}
     for panel in run.panels:
         result = panel(run)
@@ -281,49 +239,6 @@ def replot(run):
             raise ValueError(f"{path} does not exist: run without --plot first")
         draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
         print(f"drew {path.with_suffix('.png')}")
-
-
-def verdict(effect, least=0.0):
-    """The common rule, for a headline of paired differences whose sign the paper claims to be positive.
-
-    reproduced: mean > least and > 3 standard errors over >= 3 seeds; reversed: the same with the opposite sign; else not reproduced.
-    """
-    if effect["n"] < 3:
-        return "no verdict (fewer than 3 seeds)"
-    bar = max(least, 3 * effect["standard_error"])
-    return "reproduced" if effect["mean"] > bar else "reversed" if effect["mean"] < -bar else "not reproduced"
-
-
-def theory_verdict(run, holds, verdict="holds as corrected", least_seeds=3):
-    """The verdict of a panel on theory: ``verdict`` if its rule holds, "disagrees" if not; none at smoke scale or with too few repetitions."""
-    if run.arguments.scale == "smoke" or len(run.seeds) < least_seeds:
-        return "no verdict (smoke scale or too few repetitions)"
-    return verdict if holds else "disagrees"
-
-
-def leave_one_out_peaks(rows):
-    """For each seed's curve (rows: seeds x points), the place of the highest mean of the OTHER seeds' curves (its own if it is alone).
-
-    A seed's own highest value lies above its neighbours by chance alone; a place chosen by the others does not.
-    """
-    rows = np.asarray(rows, dtype=float)
-    return [int(np.delete(rows, i, 0).mean(0).argmax() if len(rows) > 1 else rows[0].argmax()) for i in range(len(rows))]
-
-
-def joint_verdict(effects, least=0.0):
-    """The common rule for several effects: reproduced (reversed) if each is, else not reproduced."""
-    verdicts = {verdict(effect, least) for effect in effects}
-    return verdicts.pop() if len(verdicts) == 1 else "not reproduced"
-
-
-def log_ratio(a, b):
-    """log(a / b) of two positive measurements, safe at 0."""
-    return math.log(max(a, 1e-300) / max(b, 1e-300))
-
-
-def say(effect):
-    """'12.3 ± 0.4 points' of a headline."""
-    return f"{effect['mean']:.2f} ± {effect['standard_error']:.2f} {effect['unit']}"
 
 
 def call(main):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import common
 import numpy as np
 import torch
+import verdicts
 from clp_min.record import headline
 from theory.deep_linear import HIERARCHY_STRENGTHS, gated_pathways
 
@@ -107,7 +108,7 @@ def deep_linear_gate(run):
     return {
         "claim": "a pathway gated early never recovers; gated later it loses nothing",
         "headline": headline(worst, "largest |torch - equations| / S"),
-        "verdict": common.theory_verdict(run, holds, "holds"),
+        "verdict": verdicts.theory_verdict(run, holds, "holds"),
         "finding": "final K of pathway b: "
         + ", ".join(f"{'no gate' if g == (0, 0) else f'gated {g[0]}-{g[1]}'} {v:.4f}" for g, v in ends.items())
         + f"; torch and equations differ by {max(worst):.1e} S at most",

@@ -3,6 +3,8 @@
 
 import achille
 import common
+import running
+import verdicts
 from clp_min.deficits import images, labels, noise_images, permute_labels, vertical_flip
 from clp_min.record import headline
 from clp_min.schedule import Phase, restart_learning_rate, restart_optimizer
@@ -21,10 +23,10 @@ def achille_deficits(run):
     drops = [headline([row[i] for row in lost], "points") for i in range(len(KINDS))]
     worst = max(range(1, len(KINDS)), key=lambda i: drops[i]["mean"])
     effect = headline([row[0] - row[worst] for row in lost], f"points more than {list(KINDS)[worst]}, the costliest other")
-    verdict = common.verdict(effect)
+    verdict = verdicts.verdict(effect)
     if verdict == "reproduced" and drops[0]["mean"] < 3 * drops[worst]["mean"]:
         verdict = "not reproduced"
-    costs = ", ".join(f"{kind} {common.say(drop)}" for kind, drop in zip(KINDS, drops))
+    costs = ", ".join(f"{kind} {verdicts.say(drop)}" for kind, drop in zip(KINDS, drops))
     return {
         "claim": "low-level damage hurts; high-level changes and deprivation do little",
         "headline": effect,
@@ -51,11 +53,11 @@ def achille_pretraining(run):
     names = [f"pretraining {d}" if d else "clean" for d in config.pretraining]
     values = [[log.at(s, name, d + config.kind_clean, "accuracy") for name, d in zip(names, config.pretraining)] for s in run.seeds]
     effects = [headline([row[0] - row[i] for row in values], "points lost") for i in range(len(names))]
-    costs = ", ".join(f"{d} epochs {common.say(effect)}" for d, effect in list(zip(config.pretraining, effects))[1:])
+    costs = ", ".join(f"{d} epochs {verdicts.say(effect)}" for d, effect in list(zip(config.pretraining, effects))[1:])
     return {
         "claim": "pre-training on blurred images is worse than none",
         "headline": effects[-1],
-        "verdict": common.verdict(effects[-1]),
+        "verdict": verdicts.verdict(effects[-1]),
         "finding": f"against a random start, pre-training on blurred images for {costs}",
         "series": [
             {
@@ -78,7 +80,7 @@ KINDS = {  # deficit -> what it does to (config, number of classes)
 }
 
 
-def schedules(run, classes):
+def all_schedules(run, classes):
     """name -> phases."""
     config = run.config
     deficits = {kind: make(config, classes) for kind, make in KINDS.items()}
@@ -103,12 +105,12 @@ def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
     config = run.config
     data, setup = achille.prepare(run, 0)
-    plan = schedules(run, data.classes)
+    plan = all_schedules(run, data.classes)
     ends = {d + config.kind_clean for d in (config.kind_epochs, *config.pretraining)}
-    common.announce(run, setup, plan)
-    for seed in run.seeds:
+    running.announce(run, {"run": (setup, plan)})
+    for seed, label, schedules in running.units(run):
         data, setup = achille.prepare(run, seed)
-        for epoch, state, names in common.trained(run, seed, setup, plan):
+        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
             if epoch in ends:
                 run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
     common.finish(run)

@@ -5,6 +5,8 @@ After every window the same number of sharp epochs follows; each is compared wit
 
 import achille
 import common
+import running
+import verdicts
 from clp_min.deficits import images
 from clp_min.record import headline
 from clp_min.schedule import Phase
@@ -32,12 +34,12 @@ def achille_window(run):
     config, lost = run.config, lost_to_windows(run)
     costliest = max(range(1, len(config.onsets)), key=lambda i: sum(row[i] for row in lost))
     effect = headline([row[0] - row[costliest] for row in lost], "points more than the costliest later window")
-    costs = ", ".join(f"onset {t}: {common.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
+    costs = ", ".join(f"onset {t}: {verdicts.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
     return {
         "claim": "a deficit hurts most when it comes first",
         "headline": effect,
-        "verdict": common.verdict(effect),
-        "finding": f"the first {config.window} epochs cost {common.say(effect)} (loss by onset: {costs})",
+        "verdict": verdicts.verdict(effect),
+        "finding": f"the first {config.window} epochs cost {verdicts.say(effect)} (loss by onset: {costs})",
         "series": [
             {
                 "label": "drop against all sharp, same total",
@@ -57,11 +59,11 @@ def revisiting_section5(run):
     """
     config, lost = run.config, lost_to_windows(run)
     steps = [headline([row[i] - row[i + 1] for row in lost], "points") for i in range(len(config.onsets) - 1)]
-    said = ", ".join(f"{a} against {b}: {common.say(step)}" for a, b, step in zip(config.onsets, config.onsets[1:], steps))
+    said = ", ".join(f"{a} against {b}: {verdicts.say(step)}" for a, b, step in zip(config.onsets, config.onsets[1:], steps))
     return {
         "claim": "an earlier window always costs more than a later one",
         "headline": min(steps, key=lambda e: e["mean"]),
-        "verdict": common.joint_verdict(steps),
+        "verdict": verdicts.joint_verdict(steps),
         "finding": f"onset {said}",
         "series": [
             {
@@ -84,10 +86,10 @@ def main(argv=None):
     plan = {f"window {t}": [Phase(t), Phase(config.window, blur), Phase(config.window_clean)] for t in config.onsets}
     ends = {t + config.window + config.window_clean for t in config.onsets}
     plan["sharp"] = [Phase(max(ends))]
-    common.announce(run, achille.prepare(run, 0)[1], plan)
-    for seed in run.seeds:
+    running.announce(run, {"run": (achille.prepare(run, 0)[1], plan)})
+    for seed, label, schedules in running.units(run):
         data, setup = achille.prepare(run, seed)
-        for epoch, state, names in common.trained(run, seed, setup, plan):
+        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
             if epoch in ends:
                 run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
     common.finish(run)

@@ -2,6 +2,8 @@
 
 import achille
 import common
+import running
+import verdicts
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
 from clp_min.record import headline
@@ -30,7 +32,7 @@ def achille_layers(run):
         )
     longest = config.fisher_removals[-1]
     effect = headline([a - b for a, b in zip(places[longest], places[0])], "layers later than without deficit")
-    verdict = common.verdict(effect)
+    verdict = verdicts.verdict(effect)
     means = [sum(column) for column in zip(*series[0]["values"])]
     largest = means.index(max(means)) + 1
     if verdict == "reproduced" and largest in (1, len(means)):
@@ -39,7 +41,7 @@ def achille_layers(run):
         "claim": "a long deficit moves the Fisher information to the last layers",
         "headline": effect,
         "verdict": verdict,
-        "finding": f"mean layer {common.say(headline(places[0], f'of {len(means)}'))} without a deficit (largest share: layer {largest}), {common.say(effect)} after {longest} blurred epochs",
+        "finding": f"mean layer {verdicts.say(headline(places[0], f'of {len(means)}'))} without a deficit (largest share: layer {largest}), {verdicts.say(effect)} after {longest} blurred epochs",
         "series": series,
         "figure": {"x": "layer (input to output)"},
     }
@@ -63,10 +65,10 @@ def main(argv=None):
     config, blur = run.config, images(run.config.blur)
     plan = {f"blur {d}": [Phase(d, blur), Phase(config.clean)] for d in config.fisher_removals}
     ends = {d + config.clean for d in config.fisher_removals}
-    common.announce(run, achille.prepare(run, 0)[1], plan)
-    for seed in run.seeds:
+    running.announce(run, {"run": (achille.prepare(run, 0)[1], plan)})
+    for seed, label, schedules in running.units(run):
         data, setup = achille.prepare(run, seed)
-        for epoch, state, names in common.trained(run, seed, setup, plan):
+        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
             if epoch in ends:
                 x = setup.x[: config.fisher_examples]
                 trace = fisher_trace(state.model, x, "signs", generator=generator(x.device, seed, epoch, "fisher"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import common
 import numpy as np
 import torch
+import verdicts
 from clp_min.fisher import fisher_trace
 from clp_min.information import READINGS, binned_mutual_information, plug_in_bias
 from clp_min.models import kaiming_normal, mlp
@@ -139,7 +140,7 @@ def information_theory(run):
         "headline": headline(
             [max(row) - row[-1] for row in series[1]["values"]], f"bits lost from the peak to scale {scales[-1]:g}, nothing forgotten"
         ),
-        "verdict": common.theory_verdict(run, np.abs(scores).max() < 5 and rises_and_falls),
+        "verdict": verdicts.theory_verdict(run, np.abs(scores).max() < 5 and rises_and_falls),
         "finding": f"clipped, per logit: {measured[0]:.2f} bits at scale {scales[0]:g}, {measured.max():.2f} at {scales[int(measured.argmax())]:g}, {measured[-1]:.2f} at {scales[-1]:g}, nothing learned"
         f" (largest |z| against the closed form {np.abs(scores).max():.2f});"
         f" the joint reading is within {np.log2(config.examples) - max(np.nan_to_num(series[0]['values'][0])):.3f} bits of log2 N; at the most confident outputs a drawn label has"

@@ -12,6 +12,7 @@ import torch
 import common
 from clp_min import models
 from clp_min.data import Dataset
+from clp_min.schedule import Phase
 from clp_min.train import Setup
 
 
@@ -96,10 +97,10 @@ def steps(config):
     return {0} | {2**i for i in range(config.last + 1)}
 
 
-def make_setup(config, dataset, net, lr):
-    """Setup of one net; the paper uses no augmentation and no weight decay."""
+def make_job(config, dataset, net, lr):
+    """(Setup of one net, its one schedule); the paper uses no augmentation and no weight decay."""
     x, y = dataset.train
-    return Setup(
+    setup = Setup(
         model=lambda: net(x.shape[1], x.shape[2], dataset.classes),
         x=x,
         y=y,
@@ -107,6 +108,7 @@ def make_setup(config, dataset, net, lr):
         batch_size=min(config.batch_size, len(x)),
         optimizer=partial(torch.optim.SGD, momentum=config.momentum),
     )
+    return setup, {"run": [Phase(-(-(2**config.last) // (len(x) // setup.batch_size)))]}
 
 
 def turning(rows, sign=1.0):

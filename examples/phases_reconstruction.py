@@ -7,9 +7,10 @@ attribute of the last dense layer comes to belong to a class.
 import common
 import phases
 import torch
+import running
+import verdicts
 from clp_min.reconstruction import deconvolution_decoder, layer_features, reconstruction_loss, trained_decoder_loss
 from clp_min.record import headline
-from clp_min.schedule import Phase
 from clp_min.seeding import generator, global_seed
 from clp_min.train import accuracy
 
@@ -31,7 +32,7 @@ def _phases(run, name, keys, claim):
         effects[key] = headline(fall, FALL), headline(rise, RISE)
         steps = run.log.series(run.seeds[0], name, key)[0]
         words.append(
-            f"{label}: {headline([r[0] for r in rows], '')['mean']:.3f}, least at step {steps[best]}, fall {common.say(effects[key][0])}, rise {common.say(effects[key][1])}"
+            f"{label}: {headline([r[0] for r in rows], '')['mean']:.3f}, least at step {steps[best]}, fall {verdicts.say(effects[key][0])}, rise {verdicts.say(effects[key][1])}"
         )
         series.append({"label": label, "x": x, "y": "reconstruction loss / variance", "values": rows})
     return {
@@ -54,7 +55,7 @@ def phases_fig1(run):
         {"loss": "from the logits", "loss_softmax": "from the softmax outputs"},
         "reconstruction from a linear classifier falls, then rises",
     )
-    return result | {"headline": effects["loss"][1], "verdict": common.joint_verdict(effects["loss"])}
+    return result | {"headline": effects["loss"][1], "verdict": verdicts.joint_verdict(effects["loss"])}
 
 
 def phases_fig2(run):
@@ -64,7 +65,7 @@ def phases_fig2(run):
     result, effects = _phases(
         run, "net", {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}, "the phases are plainest at the output and fade towards the input"
     )
-    verdict = common.joint_verdict(effects["loss_1"])
+    verdict = verdicts.joint_verdict(effects["loss_1"])
     if (
         verdict == "reproduced"
         and effects["loss_3"][1]["mean"] * effects["loss_1"][0]["mean"] > effects["loss_1"][1]["mean"] * effects["loss_3"][0]["mean"]
@@ -90,8 +91,8 @@ def phases_fig4(run):
     return {
         "claim": "each input attribute of the last layer comes to belong to one or a few classes",
         "headline": grown,
-        "verdict": common.verdict(grown),
-        "finding": f"share of the largest class: {headline([r[0] for r in rows], '')['mean']:.3f} at the start, grown by {common.say(grown)}",
+        "verdict": verdicts.verdict(grown),
+        "finding": f"share of the largest class: {headline([r[0] for r in rows], '')['mean']:.3f} at the start, grown by {verdicts.say(grown)}",
         "series": series,
         "figure": {"x": "step (0 is drawn at 1/2)", "log_x": axes},
     }
@@ -121,27 +122,23 @@ def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
     config = run.config
     dataset, at = phases.prepare(run, 0), phases.steps(run.config)
-    jobs = [("linear", config.linear, config.linear_lr)] * run.wants(phases_fig1) + [("net", config.net, config.lr)] * run.wants(
-        phases_fig2, phases_fig4
-    )
-    setup = phases.make_setup(config, dataset, jobs[-1][1], jobs[-1][2])
-    plan = {"run": [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))]}
-    costs = [(phases.make_setup(config, dataset, net, lr), plan["run"][0].epochs) for _, net, lr in jobs]
-    common.announce(run, setup, {label: plan["run"] for label, *_ in jobs}, jobs=costs)
-    for seed in run.seeds:
+    nets = {"linear": (config.linear, config.linear_lr)} if run.wants(phases_fig1) else {}
+    nets |= {"net": (config.net, config.lr)} if run.wants(phases_fig2, phases_fig4) else {}
+    running.announce(run, {label: phases.make_job(config, dataset, *net) for label, net in nets.items()})
+    for seed, label, schedules in running.units(run):
         dataset = phases.prepare(run, seed)
         (x, y), (test_x, test_y) = dataset.train, dataset.test
-        for label, net, lr in jobs:
-            for step, state, _ in common.trained(run, seed, phases.make_setup(config, dataset, net, lr), plan, at, label):
-                features, test_features = layer_features(state.model, x), layer_features(state.model, test_x)
-                values = {"accuracy": accuracy(state.model, test_x, test_y)}
-                if label == "linear":
-                    values["loss"] = loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
-                    values["loss_softmax"] = loss_of(run, seed, step, features[-1].softmax(1), x, test_features[-1].softmax(1), test_x)
-                else:
-                    values |= {f"loss_{-k}": loss_of(run, seed, step, features[k], x, test_features[k], test_x) for k in (-1, -2, -3)}
-                    values["share"], values["classes"] = class_shares(features[-2], y, dataset.classes)
-                run.log.add(seed, [label], step, **values)
+        setup, _ = phases.make_job(config, dataset, *nets[label])
+        for step, state, _ in running.trained(run, seed, label, setup, schedules, at):
+            features, test_features = layer_features(state.model, x), layer_features(state.model, test_x)
+            values = {"accuracy": accuracy(state.model, test_x, test_y)}
+            if label == "linear":
+                values["loss"] = loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
+                values["loss_softmax"] = loss_of(run, seed, step, features[-1].softmax(1), x, test_features[-1].softmax(1), test_x)
+            else:
+                values |= {f"loss_{-k}": loss_of(run, seed, step, features[k], x, test_features[k], test_x) for k in (-1, -2, -3)}
+                values["share"], values["classes"] = class_shares(features[-2], y, dataset.classes)
+            run.log.add(seed, [label], step, **values)
     common.finish(run)
 
 

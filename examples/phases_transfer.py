@@ -7,10 +7,11 @@ another data set); fig7: which colour channel is largest on average. The paper's
 
 import common
 import phases
+import running
+import verdicts
 from clp_min.data import Dataset
 from clp_min.reconstruction import layer_features, linear_probe, reconstruction_loss
 from clp_min.record import headline
-from clp_min.schedule import Phase
 from clp_min.train import accuracy
 
 
@@ -30,14 +31,14 @@ def _panel(run, task, claim):
         if key.startswith("probe"):
             best, gained, lost = phases.turning(rows, sign=-1.0)
             effects[key] = headline(gained, "points gained to the peak"), headline(lost, "points lost after it")
-            words.append(f"{label}: peak at step {steps[best]}, {common.say(effects[key][0])}, {common.say(effects[key][1])}")
+            words.append(f"{label}: peak at step {steps[best]}, {verdicts.say(effects[key][0])}, {verdicts.say(effects[key][1])}")
     best = phases.turning([log.series(s, task, "accuracy")[1] for s in seeds], sign=-1.0)[0]
     least = phases.turning([log.series(s, task, "loss_1")[1] for s in seeds])[0]
     words.append(f"the classifier peaks at step {steps[best]}, the reconstruction loss of layer -1 is least at {steps[least]}")
     return {
         "claim": claim,
         "headline": effects["probe_1"][1],
-        "verdict": common.joint_verdict(effects["probe_1"]),
+        "verdict": verdicts.joint_verdict(effects["probe_1"]),
         "finding": "; ".join(words),
         "series": series,
         "figure": {"x": "step (0 is drawn at 1/2)", "log_x": ["accuracy (%)", "reconstruction loss / variance"]},
@@ -81,6 +82,10 @@ def largest_channel(dataset):
     return Dataset(dataset.name, dataset.train[0].shape[1], *((x, x.mean((2, 3)).argmax(1)) for x, _ in (dataset.train, dataset.test)))
 
 
+def pairs(dataset, task):
+    return halves(dataset) if task == "classes" else (dataset, largest_channel(dataset))
+
+
 def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
     config, dataset, at = run.config, phases.prepare(run, 0), phases.steps(run.config)
@@ -88,25 +93,16 @@ def main(argv=None):
         print("phases_fig7 needs colour images: left out")
         run.panels.remove(phases_fig7)
     tasks = ["classes"] * run.wants(phases_fig6) + ["channel"] * run.wants(phases_fig7)
-    setups = {
-        task: phases.make_setup(config, halves(dataset)[0] if task == "classes" else dataset, config.net, config.lr) for task in tasks
-    }
-    plans = {task: [Phase(-(-max(at) // (len(setup.x) // setup.batch_size)))] for task, setup in setups.items()}
-    jobs = [(setups[task], plans[task][0].epochs) for task in tasks]
-    common.announce(run, jobs[0][0], plans, jobs=jobs)
-    for seed in run.seeds:
-        dataset = phases.prepare(run, seed)
-        for task in tasks:
-            own, other = halves(dataset) if task == "classes" else (dataset, largest_channel(dataset))
-            for step, state, _ in common.trained(
-                run, seed, phases.make_setup(config, own, config.net, config.lr), {"run": plans[task]}, at, task
-            ):
-                features, test_features = (layer_features(state.model, pair[0]) for pair in (other.train, other.test))
-                values = {
-                    f"probe_{-k}": float(linear_probe(features[k], other.train[1], test_features[k], other.test[1])) for k in features
-                }
-                values["loss_1"] = float(reconstruction_loss(features[-1], other.train[0], test_features[-1], other.test[0]))
-                run.log.add(seed, [task], step, accuracy=accuracy(state.model, *own.test), **values)
+    jobs = {task: phases.make_job(config, pairs(dataset, task)[0], config.net, config.lr) for task in tasks}
+    running.announce(run, jobs)
+    for seed, task, schedules in running.units(run):
+        own, other = pairs(phases.prepare(run, seed), task)
+        setup, _ = phases.make_job(config, own, config.net, config.lr)
+        for step, state, _ in running.trained(run, seed, task, setup, schedules, at):
+            features, test_features = (layer_features(state.model, pair[0]) for pair in (other.train, other.test))
+            values = {f"probe_{-k}": float(linear_probe(features[k], other.train[1], test_features[k], other.test[1])) for k in features}
+            values["loss_1"] = float(reconstruction_loss(features[-1], other.train[0], test_features[-1], other.test[0]))
+            run.log.add(seed, [task], step, accuracy=accuracy(state.model, *own.test), **values)
     common.finish(run)
 
 

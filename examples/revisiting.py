@@ -69,6 +69,7 @@ class Config:
     period: int = 100
     durations: tuple = (0, 4, 8, 16, 24, 32, 40, 48, 64, 80)  # not stated; ours
     recovery: int = 160  # sharp epochs after each; not stated; ours
+    measure_every: int = 1  # after the three periods' length; until then every epoch
     fisher_examples: int = 1000  # Monte-Carlo sample, size not stated; ours
     information_examples: int = 10_000  # ours
     # ---- fig3, fig4, fig6, fig7, fig8
@@ -95,11 +96,12 @@ QUICK = replace(
     adam_lr=0.002,
     momentum_lr=0.05,
     weight_decay=5e-4,
-    batch_size=128,
+    batch_size=125,  # eight of them are the training set, so their mean gradient is the full one
     clip=2.0,
     period=15,
-    durations=(0, 2, 5, 10, 20),
+    durations=(0, 5, 20, 80, 120),
     recovery=20,
+    measure_every=5,
     fisher_examples=100,
     information_examples=500,
     epochs=40,
@@ -108,7 +110,7 @@ QUICK = replace(
     short_deficit=5,
     late_window=(10, 20),
 )
-CIFAR = replace(QUICK, train_size=2000, side=16, blur=partial(deficits.pooled_blur, size=4), lr=0.1)
+CIFAR = replace(QUICK, train_size=2000, batch_size=128, side=16, blur=partial(deficits.pooled_blur, size=4), lr=0.1)
 TINY_RUN = dict(
     seeds=1,
     train_size=256,

@@ -7,11 +7,14 @@ on the number of blurred epochs at the start. Findings 1 to 3 are rows of their 
 import common
 import numpy as np
 import revisiting
+import torch
+import running
+import verdicts
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
 from clp_min.information import READINGS, binned_mutual_information, label_information
 from clp_min.record import headline
-from clp_min.schedule import Phase, distinct_epochs
+from clp_min.schedule import Phase
 from clp_min.seeding import generator
 from clp_min.train import accuracy, current_data, predict
 
@@ -29,7 +32,7 @@ def _surge(run, net, period):
     epochs = range((period - 1) * run.config.period + 1, period * run.config.period + 1)
     at = run.log.at
     return [
-        np.mean([common.log_ratio(at(s, f"{net} period {period}", e, "fisher"), at(s, f"{net} normal", e, "fisher")) for e in epochs])
+        np.mean([verdicts.log_ratio(at(s, f"{net} period {period}", e, "fisher"), at(s, f"{net} normal", e, "fisher")) for e in epochs])
         for s in run.seeds
     ]
 
@@ -53,9 +56,9 @@ def _period_panel(run, net, period):
     return {
         "claim": f"the Fisher trace surges while the deficit lasts (period {period})",
         "headline": surge,
-        "verdict": common.verdict(surge),
+        "verdict": verdicts.verdict(surge),
         "series": series,
-        "finding": f"Tr F is {np.exp(surge['mean']):.2g} times the normal run's over the deficit (log {common.say(surge)}); final accuracy: {common.say(lost)};"
+        "finding": f"Tr F is {np.exp(surge['mean']):.2g} times the normal run's over the deficit (log {verdicts.say(surge)}); final accuracy: {verdicts.say(lost)};"
         f" ceiling of the joint reading log2 N = {np.log2(run.information_examples):.2f} bits",
         "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[(period - 1) * length, period * length]]},
     }
@@ -100,6 +103,13 @@ def _impairment(run, net):
     ]
 
 
+def _blurred_information(run, net):
+    """(epochs, information per seed) on the deficit's data while the longest deficit lasts."""
+    points, longest = run.log.series(run.seeds[0], f"{net} first {run.config.durations[-1]}", SHOWN)[0], run.config.durations[-1]
+    epochs = [p for p in points if 0 < p <= longest]
+    return epochs, [[run.log.at(s, f"{net} first {longest}", e, SHOWN) for e in epochs] for s in run.seeds]
+
+
 def _peaks(run, net):
     """(durations of the largest impairment per seed, epochs of the largest information per seed, effects per duration); leave-one-out.
 
@@ -107,10 +117,9 @@ def _peaks(run, net):
     """
     durations, lost = run.config.durations, _impairment(run, net)
     effects = [headline([row[i] for row in lost], "points at most") for i in range(len(durations))]
-    epochs = list(range(1, durations[-1] + 1))
-    curves = [[run.log.at(s, f"{net} first {durations[-1]}", e, SHOWN) for e in epochs] for s in run.seeds]
-    impairment_peaks = [durations[i] for i in common.leave_one_out_peaks(lost)]
-    return impairment_peaks, [epochs[i] for i in common.leave_one_out_peaks(curves)], effects
+    epochs, curves = _blurred_information(run, net)
+    impairment_peaks = [durations[i] for i in verdicts.leave_one_out_peaks(lost)]
+    return impairment_peaks, [epochs[i] for i in verdicts.leave_one_out_peaks(curves)], effects
 
 
 def revisiting_fig2(run):
@@ -127,18 +136,17 @@ def revisiting_fig2(run):
         largest = max(lost, key=lambda e: e["mean"])
         error = largest["standard_error"] if len(run.seeds) > 1 else 0.0
         first = next(i for i, e in enumerate(lost) if e["mean"] >= largest["mean"] - error)
-        inside.append(0 < first < len(durations) - 1 and common.verdict(largest) == "reproduced")
+        inside.append(0 < first < len(durations) - 1 and verdicts.verdict(largest) == "reproduced")
         apart = headline([a - b for a, b in zip(impairment_peaks, information_peaks)], "epochs")
         effects.append(apart | {"standard_error": max(apart["standard_error"], 0.5)})
         place = f"{durations[first]}{' (the edge of the grid)' if first == len(durations) - 1 else ''}"
         words.append(
-            f"{net}: impairment ({common.say(largest)}) largest at {place}, information at {sum(information_peaks) / len(run.seeds):.1f}"
+            f"{net}: impairment ({verdicts.say(largest)}) largest at {place}, information at {sum(information_peaks) / len(run.seeds):.1f}"
         )
         series.append({"label": net, "x": durations, "y": "accuracy lost (points)", "values": _impairment(run, net)})
-        epochs = list(range(1, durations[-1] + 1))
-        values = [[run.log.at(s, f"{net} first {durations[-1]}", e, SHOWN) for e in epochs] for s in run.seeds]
+        epochs, values = _blurred_information(run, net)
         series.append({"label": net, "x": epochs, "y": f"I(X;T) on blurred data, {SHOWN} (bits)", "values": values})
-    verdict = common.joint_verdict(effects)
+    verdict = verdicts.joint_verdict(effects)
     return {
         "claim": "information peaks before the impairment does",
         "headline": min(effects, key=lambda e: e["mean"]),
@@ -156,7 +164,7 @@ def revisiting_finding1(run):
     return {
         "claim": "the Fisher trace surges in every period in which the deficit comes",
         "headline": min(effects.values(), key=lambda e: e["mean"]),
-        "verdict": common.joint_verdict(list(effects.values())),
+        "verdict": verdicts.joint_verdict(list(effects.values())),
         "finding": "log ratio to normal training: "
         + ", ".join(f"{k}: {v['mean']:.2f} ± {v['standard_error']:.2f}" for k, v in effects.items()),
         "series": [
@@ -183,18 +191,20 @@ def revisiting_finding2(run):
     for net in ("resnet", "vgg"):
         name, rows = f"{net} period 2", {"lost": [], "gained": []}
         curves = [[run.log.at(s, name, e, SHOWN) for e in epochs] for s in run.seeds]
-        for s, bits, peak in zip(run.seeds, curves, common.leave_one_out_peaks(curves)):
+        for s, bits, peak in zip(run.seeds, curves, verdicts.leave_one_out_peaks(curves)):
             rows["lost"].append(bits[peak] - bits[-1])
-            rows["gained"].append(common.log_ratio(run.log.at(s, name, epochs[-1], "fisher"), run.log.at(s, name, epochs[peak], "fisher")))
+            rows["gained"].append(
+                verdicts.log_ratio(run.log.at(s, name, epochs[-1], "fisher"), run.log.at(s, name, epochs[peak], "fisher"))
+            )
         lost, gained = headline(rows["lost"], "bits lost after the peak"), headline(rows["gained"], "log Tr F gained")
         effects += [lost, gained]
-        words.append(f"{net}: {common.say(lost)}, {common.say(gained)}")
+        words.append(f"{net}: {verdicts.say(lost)}, {verdicts.say(gained)}")
         for key, y in ((SHOWN, "I(X;T), bits"), (SHOWN + "_rescaled", "I(X;T), bits, logits rescaled"), ("fisher", "Tr F")):
             series.append({"label": net, "x": epochs, "y": y, "values": [[run.log.at(s, name, e, key) for e in epochs] for s in run.seeds]})
     return {
         "claim": "during a deficit information falls while the Fisher trace rises",
         "headline": min(effects, key=lambda e: e["mean"] / (e["standard_error"] or 1)),
-        "verdict": common.joint_verdict(effects),
+        "verdict": verdicts.joint_verdict(effects),
         "finding": "; ".join(words),
         "series": series,
         "figure": {"x": "epoch (deficit in all of them)", "log": ["Tr F"]},
@@ -218,11 +228,11 @@ def revisiting_finding3(run):
             headline(lost[1], "points lost to period 1"),
             headline([a / 4 - b for a, b in zip(lost[1], lost[2])], "points (1st / 4 - 2nd)"),
         ]
-    costs = ", ".join(f"{name}: {common.say(headline(row, 'points'))}" for name, row in rows.items())
+    costs = ", ".join(f"{name}: {verdicts.say(headline(row, 'points'))}" for name, row in rows.items())
     return {
         "claim": "a deficit in period 1 damages, the same in period 2 does not",
         "headline": min(effects, key=lambda e: e["mean"]),
-        "verdict": common.joint_verdict(effects),
+        "verdict": verdicts.joint_verdict(effects),
         "finding": f"lost to a deficit in period 1, 2, 3: {costs}",
         "series": [{"label": "drop", "x": list(rows), "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows.values())]}],
         "figure": {"x": "net, period of the deficit", "kind": "bar"},
@@ -243,7 +253,7 @@ PANELS = [
 ]
 
 
-def schedules(run):
+def all_schedules(run):
     """name -> phases, for one net."""
     config, blur = run.config, images(run.config.blur)
     plan = {"normal": [Phase(3 * config.period)]}
@@ -254,45 +264,41 @@ def schedules(run):
     return plan
 
 
-def information(model, x, y, g):
-    """All readings of I(X;T), bits; the label reading beside its value for shuffled labels; and the shown one with logits rescaled to sd
-    1/2."""
+def measure(run, setup, state):
+    """Fisher trace and every reading of I(X;T), bits, on the current training data; the shown reading also with logits rescaled to
+    sd 1/2; trace and shown reading on clean data too. The label reading stands beside its value for shuffled labels."""
+    config, model, n = run.config, state.model, run.information_examples
+    g = generator(setup.x.device, state.seed, state.epoch, "information")
+    (x, y), clean = current_data(setup, state, slice(n)), setup.x[:n]
     t = predict(model, x)
     values = {reading: binned_mutual_information(t, reading, y) for reading in READINGS[:4]}
     values["label"], values["label_shuffled"] = label_information(t, y, g)
-    values[SHOWN + "_rescaled"] = binned_mutual_information(0.5 * t / t.std(), SHOWN)
+    values[f"{SHOWN}_rescaled"] = binned_mutual_information(0.5 * t / t.std(), SHOWN)
+    values["fisher"] = fisher_trace(model, x[: config.fisher_examples], "signs", generator=g).total
+    if torch.equal(x, clean):
+        return values | {f"{key}_clean": values[key] for key in (SHOWN, "fisher")}
+    values[f"{SHOWN}_clean"] = binned_mutual_information(predict(model, clean), SHOWN)
+    values["fisher_clean"] = fisher_trace(model, clean[: config.fisher_examples], "signs", generator=g).total
     return values
 
 
 def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, revisiting.CONFIGS, argv)
-    config, plan = run.config, schedules(run)
+    config, plan = run.config, all_schedules(run)
     ends = {sum(phase.epochs for phase in phases) for phases in plan.values()}
     nets = {net: getattr(config, net) for net in ("resnet", "vgg")}
     dataset = revisiting.prepare(run, 0)
     run.information_examples = min(config.information_examples, len(dataset.train[0]))
-    everything = {f"{net} {name}": phases for net in nets for name, phases in plan.items()}
-    jobs = [(revisiting.make_setup(run, dataset, net, config.lr), distinct_epochs(plan)) for net in nets.values()]
-    common.announce(run, jobs[0][0], everything, jobs=jobs)
-    for seed in run.seeds:
+    running.announce(run, {net: (revisiting.make_setup(run, dataset, make, config.lr), plan) for net, make in nets.items()})
+    followed = {"normal", "period 1", "period 2", "period 3", f"first {config.durations[-1]}"}
+    for seed, net, schedules in running.units(run):
         dataset = revisiting.prepare(run, seed)
-        for net, make in nets.items():
-            setup = revisiting.make_setup(run, dataset, make, config.lr)
-            for epoch, state, names in common.trained(run, seed, setup, plan, label=net):
-                names, model = [f"{net} {name}" for name in names], state.model
-                seen, y = current_data(setup, state, slice(run.information_examples))
-                clean, g, n = (
-                    setup.x[: run.information_examples],
-                    generator(seen.device, seed, epoch, "information"),
-                    config.fisher_examples,
-                )
-                values = information(model, seen, y, g)
-                values[SHOWN + "_clean"] = binned_mutual_information(predict(model, clean), SHOWN)
-                values["fisher"] = fisher_trace(model, seen[:n], "signs", generator=g).total
-                values["fisher_clean"] = fisher_trace(model, clean[:n], "signs", generator=g).total
-                if epoch in ends:
-                    values["accuracy"] = accuracy(model, *dataset.test)
-                run.log.add(seed, names, epoch, **values)
+        setup = revisiting.make_setup(run, dataset, nets[net], config.lr)
+        for epoch, state, names in running.trained(run, seed, net, setup, schedules):
+            values = {"accuracy": accuracy(state.model, *dataset.test)} if epoch in ends else {}
+            if followed & set(names) and (epoch <= 3 * config.period or epoch % config.measure_every == 0):
+                values |= measure(run, setup, state)
+            run.log.add(seed, [f"{net} {name}" for name in names], epoch, **values)
     common.finish(run)
 
 

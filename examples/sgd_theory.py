@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import common
 import numpy as np
+import verdicts
 from clp_min.record import headline
 from theory.sgd import gradient_floor, interpolating_moments, printed_floor, quadratic_moments
 from theory.softmax_fisher import label_noise_limit, separable_quantities
@@ -132,7 +133,7 @@ def sgd_theory(run):
         "headline": headline(
             drawn_gap, f"E|effective|^2 - E|grad|^2 at step {config.steps}, steps 1/(t+1) (exact: {1 / config.dim:g}; printed: 0)"
         ),
-        "verdict": common.theory_verdict(run, worst < 5, least_seeds=5),
+        "verdict": verdicts.theory_verdict(run, worst < 5, least_seeds=5),
         "finding": f"largest |z| of {len(scores)} Monte-Carlo means: {worst:.2f}; with steps 1/(t+1), at step {config.steps} E|grad|^2 = {true[-1]:.4f} but E|effective|^2 = {effective[-1]:.4f}",
         "series": series,
         "figure": {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import common
 import numpy as np
+import verdicts
 from clp_min.record import headline
 from theory.softmax_phases import (
     approximate_loss,
@@ -183,7 +184,7 @@ def softmax_theory(run):
     return {
         "claim": "reconstruction from softmax outputs is flat, falls and rises; from all logits it only falls",
         "headline": headline([row[0][0] for row in rows], "R from all outputs at a random start"),
-        "verdict": common.theory_verdict(run, holds),
+        "verdict": verdicts.theory_verdict(run, holds),
         "finding": f"l = {c.l}, d = {c.d}, k = {c.k}, rate {c.lr}, noise 0.03: R = {middle[0]:.3f} at step 0, {middle[t == 4][0]:.3f} at 4, least {middle.min():.4f} at {t[middle.argmin()]}, {middle[-1]:.3f} at {c.steps};"
         f" turns: {', '.join(f'{_turns(v)} (noise {tau})' for tau, v in losses.items())}; logits never rise; stages end at steps {times[0]} and {times[1]};"
         f" at a random start R from all outputs is {np.mean([r[0][0] for r in rows]):.3f} of Var x = {variance:.4f}: the drop from R(0) belongs to the deterministic start",
@@ -248,7 +249,7 @@ def phases_fig5(run):
     return {
         "claim": "the error falls in stage 1 and rises in stage 2, as strong and weak examples part and meet again in the outputs",
         "headline": headline(errors[2:3], "R at the end of stage 2 (exact)"),
-        "verdict": common.theory_verdict(run, holds, "fails as printed"),
+        "verdict": verdicts.theory_verdict(run, holds, "fails as printed"),
         "finding": "R = " + ", ".join(f"{e:.4f} ({label.split(',')[0]})" for e, (label, _) in zip(errors, moments)),
         "series": series,
         "figure": {},

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from adapters import distinct_epochs, evaluate, sweep
+from adapters import branches, distinct_epochs, evaluate, sweep
 from torch import nn
 
 from clp_min import models, synthetic
@@ -207,3 +207,22 @@ def test_distinct_epochs__counts_the_tree():
     assert distinct_epochs({"a": [Phase(3)], "b": [Phase(3, lr=0.1)]}) == 6
     assert distinct_epochs({"a": [Phase(2), Phase(2, lr=rate)], "b": [Phase(2), Phase(1, lr=rate)]}) == 4
     assert distinct_epochs({"a": [Phase(2), Phase(2)], "b": [Phase(2), Phase(2, event=redraw)]}) == 6
+
+
+def test_branches__share_no_epoch_and_lose_none():
+    parts = branches(SCHEDULES | {"nothing": [Phase(0)]})
+    assert sorted(name for part in parts for name in part) == sorted([*SCHEDULES, "nothing"])
+    assert {frozenset(part) - {"nothing"} for part in parts} == {
+        frozenset(SCHEDULES) - {"flip 1", "flip 3", "until"},
+        frozenset({"flip 1", "flip 3"}),
+        frozenset({"until"}),
+    }
+    assert sum(map(distinct_epochs, parts)) == distinct_epochs(SCHEDULES)
+    assert branches({"nothing": [Phase(0)]})[0].keys() == {"nothing"}
+
+
+def test_branches__swept_one_by_one_end_in_the_same_weights():
+    together = final_states(SCHEDULES)
+    for part in branches(SCHEDULES):
+        for name, state in final_states(part).items():
+            assert all(map(torch.equal, state, together[name])), name

@@ -10,12 +10,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import achille  # noqa: E402
 import blur_deficit  # noqa: E402
-import common  # noqa: E402
 import deficit_kinds  # noqa: E402
 import deficit_window  # noqa: E402
 import revisiting  # noqa: E402
 import revisiting_gradient  # noqa: E402
 import revisiting_information  # noqa: E402
+import verdicts  # noqa: E402
 
 from clp_min.record import Log, headline  # noqa: E402
 
@@ -35,13 +35,13 @@ def made(config, curves):
 
 
 def test_verdict__needs_size_certainty_and_three_seeds():
-    assert common.verdict(headline([10, 11, 9, 10], ""), 5.0) == "reproduced"
-    assert common.verdict(headline([4, 4.1, 3.9, 4], ""), 5.0) == "not reproduced"  # certain, but too small
-    assert common.verdict(headline([30, -10, 20, 5], "")) == "not reproduced"  # large, but uncertain
-    assert common.verdict(headline([-10, -11, -9], "")) == "reversed"
-    assert common.verdict(headline([10, 11], "")).startswith("no verdict")
-    assert common.verdict(headline([0.0, 0.0, 0.0], "")) == "not reproduced"
-    assert common.joint_verdict([headline([10, 11, 9], ""), headline([-10, -11, -9], "")]) == "not reproduced"
+    assert verdicts.verdict(headline([10, 11, 9, 10], ""), 5.0) == "reproduced"
+    assert verdicts.verdict(headline([4, 4.1, 3.9, 4], ""), 5.0) == "not reproduced"  # certain, but too small
+    assert verdicts.verdict(headline([30, -10, 20, 5], "")) == "not reproduced"  # large, but uncertain
+    assert verdicts.verdict(headline([-10, -11, -9], "")) == "reversed"
+    assert verdicts.verdict(headline([10, 11], "")).startswith("no verdict")
+    assert verdicts.verdict(headline([0.0, 0.0, 0.0], "")) == "not reproduced"
+    assert verdicts.joint_verdict([headline([10, 11, 9], ""), headline([-10, -11, -9], "")]) == "not reproduced"
 
 
 def test_leave_one_out_peaks__noise_has_no_peak():
@@ -49,7 +49,7 @@ def test_leave_one_out_peaks__noise_has_no_peak():
     import numpy as np
 
     rows = np.random.default_rng(0).normal(size=(400, 20))
-    chosen = [row[i] for row, i in zip(rows, common.leave_one_out_peaks(rows))]
+    chosen = [row[i] for row, i in zip(rows, verdicts.leave_one_out_peaks(rows))]
     assert abs(np.mean(chosen)) < 5 / math.sqrt(400) and np.mean(rows.max(1)) > 1.5
 
 
