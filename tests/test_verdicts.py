@@ -15,6 +15,7 @@ import deficit_window  # noqa: E402
 import revisiting  # noqa: E402
 import revisiting_gradient  # noqa: E402
 import revisiting_information  # noqa: E402
+import turning_point  # noqa: E402
 import verdicts  # noqa: E402
 
 from clp_min.record import Log, headline  # noqa: E402
@@ -178,3 +179,28 @@ def test_revisiting_fig4a__same_gradients_as_in_normal_training_do_not_pass():
     for seed in SEEDS:
         run.log.add(seed, [name], config.epochs, accuracy=70 + JITTER[seed] / 10)
     assert revisiting_gradient.revisiting_fig4a(run)["verdict"] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    "lost, converged, verdict",
+    [
+        ([0, 5, 20, 40, 50, 55, 56, 56, 56], 90, "reproduced"),  # turns at 80 or 120
+        ([0, 5, 20, 40, 50, 55, 56, 56, 56], 20, "not reproduced"),  # converged long before
+        ([0, 5, 20, 40, 50, 60, 70, 80, 90], 200, "not reproduced"),  # no turn inside the grid
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0], 90, "not reproduced"),  # no damage
+        ([0, -5, -20, -40, -50, -55, -56, -56, -56], 90, "not reproduced"),
+        ([0, 5, 20, 40, 50, 55, 56, 56, 56], 10_000, "not reproduced"),  # never converged
+    ],
+)
+def test_revisiting_turning_point__rule(lost, converged, verdict):
+    config = turning_point.CONFIGS["textures", "quick"]
+    curves = {f"blur {d}": {"accuracy": {d + config.recovery: 90.0 - a}} for d, a in zip(config.turning, lost)}
+    longest = config.turning[-1]
+    curves[f"blur {longest}"]["loss"] = {e: 2.3 if e < converged else 0.05 for e in range(1, longest + 1)}
+    run = made(config, curves)
+    run.classes = 10
+    for seed in SEEDS:  # the jitter of ``made`` is common to all durations of a seed and cancels
+        for i, d in enumerate(config.turning):
+            value = run.log.last(seed, f"blur {d}", "accuracy") + 0.5 * JITTER[(seed + i) % 4]
+            run.log.add(seed, [f"blur {d}"], d + config.recovery, accuracy=value)
+    assert turning_point.revisiting_turning_point(run)["verdict"] == verdict
