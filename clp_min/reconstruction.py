@@ -10,6 +10,8 @@ from torch import nn
 
 from clp_min.models import BasicBlock
 
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+
 
 @torch.no_grad()
 def layer_features(model, x, batch_size=1000):
@@ -55,34 +57,44 @@ def _standardised(features, test_features):
     return (features - mean) / sd, (test_features - mean) / sd
 
 
-def _ridge(features, target, ridge):
-    """Weights (features, targets) of least squares with penalty ridge * n on standardised features; targets are centred."""
-    gram = features.T @ features
-    return torch.linalg.solve(
-        gram + ridge * len(features) * torch.eye(len(gram), device=gram.device, dtype=gram.dtype), features.T @ target
-    )
+def _ridge(features, target, ridges):
+    """Weights (features, targets) of least squares with penalty ridge * n on standardised features; targets are centred.
+
+    Of several ridges the one with the least leave-one-out error, which needs no refit: each residual is divided by 1 - leverage.
+    """
+    values, vectors = torch.linalg.eigh(features.T @ features)
+    rotated = features @ vectors  # (n, features), columns of squared length ``values``
+    projected, best = rotated.T @ target, None
+    for ridge in ridges:
+        shrink = 1 / (values + ridge * len(features))
+        leverage = rotated.square() @ shrink + 1 / len(features)  # 1/n: the mean is fitted too
+        error = float(((target - rotated @ (shrink[:, None] * projected)) / (1 - leverage)[:, None]).square().sum())
+        if best is None or error < best[0]:
+            best = error, shrink
+    return vectors @ (best[1][:, None] * projected)
 
 
-def reconstruction_loss(features, x, test_features, test_x, ridge=1e-3):
+def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES):
     """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n, ...)): sum |x - x^|^2 / sum |x - mean x|^2.
 
-    1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in float64, in closed form: the quick
-    variant of the paper's trained decoder, without its optimiser's noise. Returns a 0-dim tensor.
+    1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in float64, in closed form, the penalty
+    (``ridges`` times n, features standardised) chosen by leave-one-out error on the training data: the quick variant of the paper's trained
+    decoder, without its optimiser's noise. Returns a 0-dim tensor.
     """
     features, test_features = _standardised(features.double(), test_features.double())
     x, test_x = x.flatten(1).double(), test_x.flatten(1).double()
     mean = x.mean(0)
-    decoded = test_features @ _ridge(features, x - mean, ridge) + mean
+    decoded = test_features @ _ridge(features, x - mean, ridges) + mean
     return (test_x - decoded).square().sum() / (test_x - mean).square().sum()
 
 
-def linear_probe(features, y, test_features, test_y, ridge=1e-3):
-    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets. 0-dim
-    tensor."""
+def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
+    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets, with
+    ``reconstruction_loss``'s ridge. 0-dim tensor."""
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()
     mean = target.mean(0)
-    return 100 * ((test_features @ _ridge(features, target - mean, ridge) + mean).argmax(1) == test_y).double().mean()
+    return 100 * ((test_features @ _ridge(features, target - mean, ridges) + mean).argmax(1) == test_y).double().mean()
 
 
 def linear_decoder(features, shape):

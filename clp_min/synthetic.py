@@ -70,7 +70,7 @@ def _shape(k, rows, columns):
     )[k]
 
 
-def _shapes(rng, n, size, noise, amplitude, colour):
+def _shapes(rng, n, size, noise, amplitude, colour, class_colour):
     y = np.arange(n) % 10
     rng.shuffle(y)
     grid = np.linspace(-1, 1, size)
@@ -84,19 +84,25 @@ def _shapes(rng, n, size, noise, amplitude, colour):
         cos, sin = (np.cos(angle[i]) / scale[i])[:, None, None], (np.sin(angle[i]) / scale[i])[:, None, None]
         images[i] = _shape(k, cos * r - sin * c, sin * r + cos * c)
     images = (images * rng.uniform(*amplitude, n)[:, None, None])[:, None]
-    if colour:  # a random hue, its largest channel unrelated to the shape
-        images = images * rng.uniform(0.2, 1.0, (n, 3, 1, 1))
+    if colour:
+        hue = rng.uniform(0.2, 1.0, (n, 3, 1, 1))
+        if class_colour:  # swap the strongest channel into the class's place
+            i = (rng.random(n) < class_colour).nonzero()[0]
+            strongest = hue[i, :, 0, 0].argmax(1)
+            hue[i, strongest], hue[i, y[i] % 3] = hue[i, y[i] % 3], hue[i, strongest]
+        images = images * hue
     return (images + rng.normal(0, noise, images.shape)).astype(np.float32), y.astype(np.int64)
 
 
-def shapes(seed, train_size=1000, test_size=1000, size=16, noise=0.1, amplitude=(0.7, 1.0), colour=False):
+def shapes(seed, train_size=1000, test_size=1000, size=16, noise=0.1, amplitude=(0.7, 1.0), colour=False, class_colour=0.0):
     """Images (n, 1 or 3, size, size) of ten shapes: disc, ring, filled and hollow square, two bars, plus, cross, diagonal, triangle.
 
     Position ± 0.2 of the image, scale 0.8..1.2, rotation sd 0.1 rad, brightness uniform in ``amplitude``, white noise of sd ``noise``;
-    with ``colour`` each shape has a random hue (a task for transfer: which channel is largest?). Classes are balanced.
+    with ``colour`` each shape has a random hue (a task for transfer: which channel is largest?), whose strongest channel is that of the
+    class (k mod 3) in a share ``class_colour`` of the images and unrelated to it in the others. Classes are balanced.
     """
-    train = _shapes(np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour)
-    test = _shapes(np.random.default_rng((seed, 1)), test_size, size, noise, amplitude, colour)
+    train = _shapes(np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour)
+    test = _shapes(np.random.default_rng((seed, 1)), test_size, size, noise, amplitude, colour, class_colour)
     return Dataset.from_arrays("shapes", 10, train, test)
 
 

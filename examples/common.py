@@ -52,6 +52,7 @@ class Run:
     units: list = field(default_factory=list)  # (seed, label, schedules) of all shares
     mine: list = field(default_factory=list)  # those of this process
     workers: list = field(default_factory=list)  # processes that this one started
+    loaded: dict = field(default_factory=dict)  # real data sets
     started: float = field(default_factory=time.monotonic)
     epochs_done: int = 0
     epochs_planned: int = 0
@@ -118,7 +119,8 @@ def start(script, doc, panels, configs, argv=None, options=()):
     if arguments.threads or arguments.scale != "paper":  # these nets are small: more threads only wait for each other
         torch.set_num_threads(arguments.threads or 1)
     torch.use_deterministic_algorithms(arguments.deterministic)
-    notes = [note for flag, _, note in options if getattr(arguments, flag.lstrip("-").replace("-", "_")) not in (None, False)]
+    given = {flag: getattr(arguments, flag.lstrip("-").replace("-", "_")) for flag, *_ in options}
+    notes = [note.format(given[flag]) for flag, _, note in options if given[flag] not in (None, False)]
     variant = "-".join([f"n{arguments.train_size}"] * bool(arguments.train_size) + notes)
     arguments.is_default = arguments.data == synthetic_default and arguments.scale == "quick" and not variant
     chosen = [panel for panel in panels if panel.__name__ in arguments.only]
@@ -160,25 +162,23 @@ def _sources(script):
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def load_data(run, seed):
-    """The run's data set for one seed, standardised or not as it comes, on the CPU. Real sets are read once; the subset is the seed's."""
-    arguments, config = run.arguments, run.config
+def load_data(run, seed, name=None):
+    """The run's data set (or the one of this name) for one seed, as it comes, on the CPU. Real sets are read once; the subset is the seed's."""
+    arguments, config, name = run.arguments, run.config, name or run.arguments.data
     size = arguments.train_size or config.train_size
-    if arguments.data in SYNTHETIC:
-        return SYNTHETIC[arguments.data](seed, **({"train_size": size} if size else {}), **dict(getattr(config, "generator", {})))
-    if not hasattr(run, "cache"):
+    if name in SYNTHETIC:
+        return SYNTHETIC[name](seed, **({"train_size": size} if size else {}), **dict(getattr(config, "generator", {})))
+    if name not in run.loaded:
         try:
-            run.cache = data.load(arguments.data, arguments.data_dir, arguments.download)
+            run.loaded[name] = data.load(name, arguments.data_dir, arguments.download)
         except ValueError:
             if not arguments.dry_run:
                 raise
-            print(f"dry run: {arguments.data} was not found, random images stand for it")
-            n, channels, side = REAL_SHAPES[arguments.data]
-            x, classes = np.random.default_rng(0).random((n, channels, side, side), np.float32), data.SETS[arguments.data][0]
-            run.cache = data.Dataset.from_arrays(
-                arguments.data, classes, (x, np.arange(n) % classes), (x[:1000], np.arange(1000) % classes)
-            )
-    return run.cache.subset(size, seed, "subset") if size else run.cache
+            print(f"dry run: {name} was not found, random images stand for it")
+            n, channels, side = REAL_SHAPES[name]
+            x, classes = np.random.default_rng(0).random((n, channels, side, side), np.float32), data.SETS[name][0]
+            run.loaded[name] = data.Dataset.from_arrays(name, classes, (x, np.arange(n) % classes), (x[:1000], np.arange(1000) % classes))
+    return run.loaded[name].subset(size, seed, "subset") if size else run.loaded[name]
 
 
 def result_path(run, panel):

@@ -13,7 +13,7 @@ import common
 from clp_min import models
 from clp_min.data import Dataset
 from clp_min.schedule import Phase
-from clp_min.train import Setup
+from clp_min.train import Setup, cross_entropy
 
 
 def f0(channels, side, classes):
@@ -22,6 +22,14 @@ def f0(channels, side, classes):
 
 def resnet10(channels, side, classes):
     return models.resnet10(channels, classes)
+
+
+def vgg11(channels, side, classes):
+    return models.vgg(11, channels, classes)
+
+
+def small_vgg(channels, side, classes):
+    return models.small_cnn(channels, (8, 16, 32), classes, norm=True)
 
 
 def small_resnet(channels, side, classes):
@@ -36,7 +44,8 @@ class Config:
     train_size: int | None = None
     side: int | None = 32  # "all scaled to 32x32"
     linear: Callable = f0
-    net: Callable = resnet10
+    net: Callable = resnet10  # phases_fig2, fig4, fig6
+    vgg: Callable = vgg11  # phases_fig7; fig2 and fig4 with --net vgg
     lr: float = 0.002
     linear_lr: float = 0.002
     momentum: float = 0.9  # not stated in the paper; in the authors' code
@@ -54,6 +63,7 @@ QUICK = replace(
     train_size=2000,
     side=None,
     net=small_resnet,
+    vgg=small_vgg,
     lr=0.05,
     linear_lr=0.2,
     momentum=0.0,
@@ -68,6 +78,7 @@ CONFIGS = {
     ("fashion_mnist", "quick"): REAL,
     ("mnist", "quick"): REAL,
     ("cifar10", "quick"): REAL,
+    ("cifar100", "quick"): replace(REAL, train_size=5000),
     ("shapes", "smoke"): replace(QUICK, **TINY_RUN),
     ("mnist", "smoke"): replace(REAL, **TINY_RUN),
     ("fashion_mnist", "paper"): PAPER,
@@ -77,9 +88,14 @@ CONFIGS = {
 }
 
 
-def prepare(run, seed):
-    """The data set of one seed, standardised, on the device."""
-    dataset = common.load_data(run, seed)
+def hinge(model, x, y):
+    """Multi-class hinge loss: mean over examples of the mean over classes of max(0, 1 + z_k - z_y)."""
+    return torch.nn.functional.multi_margin_loss(model(x), y)
+
+
+def prepare(run, seed, name=None):
+    """The data set of one seed (the run's, or the one of this name), standardised, on the device."""
+    dataset = common.load_data(run, seed, name)
     if run.config.side:
         dataset = dataset.resized(run.config.side) if run.config.side < dataset.train[0].shape[2] else _enlarged(dataset, run.config.side)
     return dataset.standardised().to(run.arguments.device)
@@ -97,7 +113,7 @@ def steps(config):
     return {0} | {2**i for i in range(config.last + 1)}
 
 
-def make_job(config, dataset, net, lr):
+def make_job(config, dataset, net, lr, loss=cross_entropy):
     """(Setup of one net, its one schedule); the paper uses no augmentation and no weight decay."""
     x, y = dataset.train
     setup = Setup(
@@ -107,6 +123,7 @@ def make_job(config, dataset, net, lr):
         lr=lr,
         batch_size=min(config.batch_size, len(x)),
         optimizer=partial(torch.optim.SGD, momentum=config.momentum),
+        loss=loss,
     )
     return setup, {"run": [Phase(-(-(2**config.last) // (len(x) // setup.batch_size)))]}
 

@@ -1,6 +1,6 @@
 """Accuracy and reconstruction loss at steps 0, 1, 2, 4 … ("Understanding and leveraging the learning phases", empirical analysis).
 
-fig1: linear softmax regression, decoded from logits and from softmax outputs. fig2: a ResNet at layers -1, -2, -3. fig4: how a single input
+fig1: linear softmax regression, decoded from logits and from softmax outputs. fig2: a ResNet (or VGG) at layers -1, -2, -3. fig4: how a single input
 attribute of the last dense layer comes to belong to a class.
 """
 
@@ -12,7 +12,7 @@ import verdicts
 from clp_min.reconstruction import deconvolution_decoder, layer_features, reconstruction_loss, trained_decoder_loss
 from clp_min.record import headline
 from clp_min.seeding import generator, global_seed
-from clp_min.train import accuracy
+from clp_min.train import accuracy, cross_entropy
 
 FALL, RISE = "fall to the least loss", "rise after it"
 
@@ -59,7 +59,7 @@ def phases_fig1(run):
 
 
 def phases_fig2(run):
-    """ResNet, layers -1, -2, -3. Verdict: "reproduced" if the loss at layer -1 falls and rises, each by > 3 standard errors over >= 3
+    """ResNet (or VGG), layers -1, -2, -3. Verdict: "reproduced" if the loss at layer -1 falls and rises, each by > 3 standard errors over >= 3
     seeds, and the rise, as a share
     of the fall, is smaller at layer -3 (means)."""
     result, effects = _phases(
@@ -118,17 +118,23 @@ def class_shares(features, y, classes):
     return float(shares[active].mean()), means[:, :3].T.tolist()
 
 
+OPTIONS = [
+    ("--net", dict(choices=["vgg"], help="a VGG (VGG-11; at quick scale a small one with BatchNorm) instead of the ResNet"), "vgg"),
+    ("--loss", dict(choices=["hinge"], help="train with the multi-class hinge loss instead of the cross-entropy"), "hinge"),
+]
+
+
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
-    config = run.config
+    run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv, OPTIONS)
+    config, loss = run.config, phases.hinge if run.arguments.loss else cross_entropy
     dataset, at = phases.prepare(run, 0), phases.steps(run.config)
     nets = {"linear": (config.linear, config.linear_lr)} if run.wants(phases_fig1) else {}
-    nets |= {"net": (config.net, config.lr)} if run.wants(phases_fig2, phases_fig4) else {}
-    running.announce(run, {label: phases.make_job(config, dataset, *net) for label, net in nets.items()})
+    nets |= {"net": (config.vgg if run.arguments.net else config.net, config.lr)} if run.wants(phases_fig2, phases_fig4) else {}
+    running.announce(run, {label: phases.make_job(config, dataset, *net, loss) for label, net in nets.items()})
     for seed, label, schedules in running.units(run):
         dataset = phases.prepare(run, seed)
         (x, y), (test_x, test_y) = dataset.train, dataset.test
-        setup, _ = phases.make_job(config, dataset, *nets[label])
+        setup, _ = phases.make_job(config, dataset, *nets[label], loss)
         for step, state, _ in running.trained(run, seed, label, setup, schedules, at):
             features, test_features = layer_features(state.model, x), layer_features(state.model, test_x)
             values = {"accuracy": accuracy(state.model, test_x, test_y)}

@@ -1,9 +1,11 @@
 """Transfer: when is a frozen network most useful for another task? ("Understanding and leveraging the learning phases", improved transfer
 learning.)
 
-A linear probe reads frozen layers at steps 0, 1, 2, 4 … of training on the original task. fig6: classes that were held out (the paper:
-another data set); fig7: which colour channel is largest on average. The paper's claim: the probe peaks well before the classifier does.
+A linear probe reads frozen layers at steps 0, 1, 2, 4 … of training on the original task. fig6: another data set, or classes that were held
+out; fig7: which colour channel is largest on average. The paper's claim: the probe peaks well before the classifier does.
 """
+
+from dataclasses import replace
 
 import common
 import phases
@@ -46,20 +48,56 @@ def _panel(run, task, claim):
 
 
 def phases_fig6(run):
-    """Held-out classes: train on the first half of the classes, probe the second half (the paper: CIFAR-100 to CIFAR-10 and the like).
+    """ResNet. ``--to NAME``: another data set, as in the paper (Fashion-MNIST and MNIST, CIFAR-100 and CIFAR-10, both ways); without it, at
+    quick scale, the second half of the classes, while the first half is trained on.
 
     Verdict: "reproduced" if the probe at layer -1 gains to its peak and loses after it, each by > 3 standard errors over >= 3 seeds. The
     peak's step is chosen on the mean test curve over seeds, which flatters its height, not the steps before and after.
     """
-    return _panel(run, "classes", "a probe of held-out classes peaks before training ends")
+    return _panel(run, "transfer", f"a probe of {run.arguments.to or 'held-out classes'} peaks before training ends")
 
 
 def phases_fig7(run):
-    """The task "which colour channel is largest on average". Rule of fig6. Only for colour images."""
+    """VGG. The task "which colour channel is largest on average". Rule of fig6. Only for colour images."""
     return _panel(run, "channel", "a probe of the dominant colour channel peaks before training ends")
 
 
-PANELS = [phases_fig6, phases_fig7]
+def phases_probe_peak(run):
+    """The statement behind fig6: the probe's peak lies near the least reconstruction loss (both at layer -1).
+
+    Steps are powers of two; each seed's two places are chosen on the other seeds' mean curves. Verdict: "reproduced" if fig6's rule finds a
+    peak, and the two places are within two doublings of each other, three standard errors included, over >= 3 seeds.
+    """
+    steps, rows = run.log.series(run.seeds[0], "transfer", "probe_1")[0], {}
+    for key, sign in (("probe_1", 1.0), ("loss_1", -1.0)):
+        curves = [[sign * v for v in run.log.series(s, "transfer", key)[1]] for s in run.seeds]
+        rows[key] = verdicts.leave_one_out_peaks(curves)
+    apart = headline([a - b for a, b in zip(rows["probe_1"], rows["loss_1"])], "doublings (probe's peak after the least loss)")
+    peak, near = phases_fig6(run)["verdict"], abs(apart["mean"]) + 3 * apart["standard_error"] <= 2
+    said = "" if peak == "reproduced" else " (fig6's rule finds no peak: its highest point is not above both ends)"
+    return {
+        "claim": "the probe is best where the reconstruction loss is least",
+        "headline": apart,
+        "verdict": peak if near or peak.startswith("no verdict") else "not reproduced",
+        "finding": f"{verdicts.say(apart)}{said}",
+        "series": [
+            {"label": label, "x": run.seeds, "y": "step", "values": [[steps[i] for i in rows[key]]], "points": True}
+            for key, label in (("probe_1", "probe best"), ("loss_1", "reconstruction loss least"))
+        ],
+        "figure": {"x": "seed", "log": ["step"]},
+    }
+
+
+PANELS = [phases_fig6, phases_fig7, phases_probe_peak]
+PAIRS = {"cifar100": "cifar10", "cifar10": "cifar100", "fashion_mnist": "mnist", "mnist": "fashion_mnist"}  # the paper's
+OPTIONS = [
+    ("--to", dict(choices=list(PAIRS), help="data set of the probe in phases_fig6 (default at paper scale: the paper's)"), "to_{}"),
+    (
+        "--class-colour",
+        dict(action="store_true", help="shapes whose strongest channel is set by the class in 7 of 10 images (phases_fig7)"),
+        "class_colour",
+    ),
+]
 
 
 def halves(dataset):
@@ -82,22 +120,41 @@ def largest_channel(dataset):
     return Dataset(dataset.name, dataset.train[0].shape[1], *((x, x.mean((2, 3)).argmax(1)) for x, _ in (dataset.train, dataset.test)))
 
 
-def pairs(dataset, task):
-    return halves(dataset) if task == "classes" else (dataset, largest_channel(dataset))
+def pair_of_tasks(run, seed, task):
+    """(the set that is trained on, the set that is probed)."""
+    dataset = phases.prepare(run, seed)
+    if task == "channel":
+        return dataset, largest_channel(dataset)
+    if run.arguments.to is None:
+        return halves(dataset)
+    other = phases.prepare(run, seed, run.arguments.to)
+    if other.train[0].shape[1:] != dataset.train[0].shape[1:]:
+        raise ValueError(
+            f"--to {other.name}: its images are {tuple(other.train[0].shape[1:])}, those of {dataset.name} {tuple(dataset.train[0].shape[1:])}"
+        )
+    return dataset, other
 
 
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv)
-    config, dataset, at = run.config, phases.prepare(run, 0), phases.steps(run.config)
-    if dataset.train[0].shape[1] == 1 and phases_fig7 in run.panels:
+    run = common.start(__file__, __doc__, PANELS, phases.CONFIGS, argv, OPTIONS)
+    arguments, at = run.arguments, phases.steps(run.config)
+    if arguments.scale == "paper":
+        arguments.to = arguments.to or PAIRS[arguments.data]
+    if arguments.class_colour:
+        if arguments.data != "shapes":
+            raise ValueError(f"--class-colour is for --data shapes, got {arguments.data}")
+        run.config = replace(run.config, generator=(*run.config.generator, ("class_colour", 0.7)))
+    if phases.prepare(run, 0).train[0].shape[1] == 1 and phases_fig7 in run.panels:
         print("phases_fig7 needs colour images: left out")
         run.panels.remove(phases_fig7)
-    tasks = ["classes"] * run.wants(phases_fig6) + ["channel"] * run.wants(phases_fig7)
-    jobs = {task: phases.make_job(config, pairs(dataset, task)[0], config.net, config.lr) for task in tasks}
-    running.announce(run, jobs)
+    nets = {"transfer": run.config.net} if run.wants(phases_fig6, phases_probe_peak) else {}
+    nets |= {"channel": run.config.vgg} if run.wants(phases_fig7) else {}
+    running.announce(
+        run, {task: phases.make_job(run.config, pair_of_tasks(run, 0, task)[0], net, run.config.lr) for task, net in nets.items()}
+    )
     for seed, task, schedules in running.units(run):
-        own, other = pairs(phases.prepare(run, seed), task)
-        setup, _ = phases.make_job(config, own, config.net, config.lr)
+        own, other = pair_of_tasks(run, seed, task)
+        setup, _ = phases.make_job(run.config, own, nets[task], run.config.lr)
         for step, state, _ in running.trained(run, seed, task, setup, schedules, at):
             features, test_features = (layer_features(state.model, pair[0]) for pair in (other.train, other.test))
             values = {f"probe_{-k}": float(linear_probe(features[k], other.train[1], test_features[k], other.test[1])) for k in features}

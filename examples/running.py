@@ -97,8 +97,8 @@ def announce(run, jobs, disk=0.0):
     jobs: label -> (Setup, schedules) of every sweep of a seed; disk: GB beside the checkpoints. With --dry-run: one real step of the real
     model, then the program ends.
     """
-    arguments, setup = run.arguments, next(iter(jobs.values()))[0]
-    flops = {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
+    arguments, flops = run.arguments, {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
+    setup = jobs[max(flops, key=flops.get)][0]  # the largest
     run.units, costs = units_of(run.seeds, jobs, flops)
     (share, n), total = run.share, sum(distinct_epochs(schedules) for _, _, schedules in run.units)
     if n == 1:
@@ -162,9 +162,12 @@ def _flops(setup):
 def trained(run, seed, label, setup, schedules, at=None):
     """``sweep`` of a unit with a checkpoint, so that the same command goes on after a kill, and with a progress line."""
     file = re.sub(r"\W+", "-", f"{label}-{next(iter(schedules))}-seed{seed}") + ".pt"
+    before = run.epochs_done
     for point, state, names in sweep(setup, schedules, seed, at, run.work / file):
         yield point, state, names
-        if at is None and point > 0 and not state.event:
+        if at is not None:
+            run.epochs_done = before + state.epoch
+        elif point > 0 and not state.event:
             run.epochs_done += 1
         stop_if_orphaned()
         _progress(run, seed, state, names)

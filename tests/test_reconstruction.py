@@ -42,12 +42,34 @@ def test_reconstruction_loss__is_ridge_least_squares_on_held_out_data():
     x, v = ((z @ mix + 0.3 * torch.randn(len(z), 12, dtype=torch.float64)).view(-1, 3, 2, 2) for z in (f, u))
     decoded = ridge(f.numpy(), x.flatten(1).numpy(), u.numpy(), 1e-3)
     error = ((v.flatten(1).numpy() - decoded) ** 2).sum() / ((v.flatten(1).numpy() - x.flatten(1).numpy().mean(0)) ** 2).sum()
-    assert_close(reconstruction_loss(f, x, u, v), error, 1e-9)
+    assert_close(reconstruction_loss(f, x, u, v, [1e-3]), error, 1e-9)
+
+
+def test_reconstruction_loss__ridge_is_that_of_leave_one_out():
+    """Against n refits, for noise that asks for three different penalties. (The features' scale is that of all examples, in both.)"""
+    rng, ridges, chosen = np.random.default_rng(0), (1e-4, 1e-2, 1.0, 10.0), []
+    for noise in (0.01, 1.0, 30.0):
+        f, u = rng.normal(size=(40, 12)), rng.normal(size=(30, 12))
+        mix = rng.normal(size=(12, 4))
+        x, v = (z @ mix + noise * rng.normal(size=(len(z), 4)) for z in (f, u))
+        f, errors = (f - f.mean(0)) / f.std(0, ddof=1), []
+        for penalty in ridges:
+            residuals = []
+            for i in range(len(f)):
+                keep = np.arange(len(f)) != i
+                z, target = f[keep] - f[keep].mean(0), x[keep] - x[keep].mean(0)
+                weights = np.linalg.solve(z.T @ z + penalty * len(f) * np.eye(12), z.T @ target)
+                residuals.append(x[i] - x[keep].mean(0) - (f[i] - f[keep].mean(0)) @ weights)
+            errors.append(np.square(residuals).sum())
+        chosen.append(ridges[int(np.argmin(errors))])
+        tensors = [torch.from_numpy(t) for t in (f, x, u, v)]
+        assert_close(reconstruction_loss(*tensors, ridges), reconstruction_loss(*tensors, chosen[-1:]), 1e-12)
+    assert len(set(chosen)) == 3
 
 
 def test_reconstruction_loss__ends_of_the_scale():
     x, v = torch.randn(200, 1, 3, 3), torch.randn(100, 1, 3, 3)
-    assert float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, ridge=1e-9)) < 1e-6  # everything is there
+    assert float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, [1e-9])) < 1e-6  # everything is there
     assert_close(reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9)  # nothing: the mean image
 
 
@@ -55,7 +77,7 @@ def test_linear_probe__equals_argmax_of_least_squares():
     f, u, y = torch.randn(80, 6, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64), torch.arange(80) % 4
     scores = ridge(f.numpy(), np.eye(4)[y.numpy()], u.numpy(), 1e-3)
     test_y = torch.arange(50) % 4
-    assert_close(linear_probe(f, y, u, test_y), 100 * (scores.argmax(1) == test_y.numpy()).mean(), 1e-9)
+    assert_close(linear_probe(f, y, u, test_y, [1e-3]), 100 * (scores.argmax(1) == test_y.numpy()).mean(), 1e-9)
     separable = torch.eye(4)[y]
     assert float(linear_probe(separable, y, separable, y)) == 100
 
