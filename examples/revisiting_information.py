@@ -110,18 +110,6 @@ def _blurred_information(run, net):
     return epochs, [[run.log.at(s, f"{net} first {longest}", e, SHOWN) for e in epochs] for s in run.seeds]
 
 
-def _peaks(run, net):
-    """(durations of the largest impairment per seed, epochs of the largest information per seed, effects per duration); leave-one-out.
-
-    The information is that on the deficit's data, along the longest deficit.
-    """
-    durations, lost = run.config.durations, _impairment(run, net)
-    effects = [headline([row[i] for row in lost], "points at most") for i in range(len(durations))]
-    epochs, curves = _blurred_information(run, net)
-    impairment_peaks = [durations[i] for i in verdicts.leave_one_out_peaks(lost)]
-    return impairment_peaks, [epochs[i] for i in verdicts.leave_one_out_peaks(curves)], effects
-
-
 def revisiting_fig2(run):
     """Impairment of the final accuracy, and mutual information, against the number of initial deficit epochs.
 
@@ -132,19 +120,22 @@ def revisiting_fig2(run):
     """
     series, effects, inside, words = [], [], [], []
     for net in ("vgg", "resnet"):
-        durations, (impairment_peaks, information_peaks, lost) = run.config.durations, _peaks(run, net)
-        largest = max(lost, key=lambda e: e["mean"])
-        error = largest["standard_error"] if len(run.seeds) > 1 else 0.0
-        first = next(i for i, e in enumerate(lost) if e["mean"] >= largest["mean"] - error)
-        inside.append(0 < first < len(durations) - 1 and verdicts.verdict(largest) == "reproduced")
-        apart = headline([a - b for a, b in zip(impairment_peaks, information_peaks)], "epochs")
-        effects.append(apart | {"standard_error": max(apart["standard_error"], 0.5)})
-        place = f"{durations[first]}{' (the edge of the grid)' if first == len(durations) - 1 else ''}"
-        words.append(
-            f"{net}: impairment ({verdicts.say(largest)}) largest at {place}, information at {sum(information_peaks) / len(run.seeds):.1f}"
+        durations, lost, (epochs, values) = run.config.durations, _impairment(run, net), _blurred_information(run, net)
+        largest = max((headline(column, "points at most") for column in zip(*lost)), key=lambda e: e["mean"])
+        place = verdicts.turn(lost)
+        inside.append(0 < place < len(durations) - 1 and verdicts.verdict(largest) == "reproduced")
+        first, last = (
+            [epochs[i] for i in verdicts.leave_one_out_peaks(values)],
+            [durations[i] for i in verdicts.leave_one_out_turns(lost)],
         )
-        series.append({"label": net, "x": durations, "y": "accuracy lost (points)", "values": _impairment(run, net)})
-        epochs, values = _blurred_information(run, net)
+        apart = headline([b - a for a, b in zip(first, last)], "epochs later")
+        effects.append(apart | {"standard_error": max(apart["standard_error"], 0.5)})
+        edge = " (the edge of the grid)" if place == len(durations) - 1 else ""
+        words.append(
+            f"{net}: information largest at epoch {sum(first) / len(first):.1f}, the impairment ({verdicts.say(largest)}) at {durations[place]}{edge},"
+            f" {verdicts.say(apart)}"
+        )
+        series.append({"label": net, "x": durations, "y": "accuracy lost (points)", "values": lost})
         series.append({"label": net, "x": epochs, "y": f"I(X;T) on blurred data, {SHOWN} (bits)", "values": values})
     verdict = verdicts.joint_verdict(effects)
     return {

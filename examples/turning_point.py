@@ -12,20 +12,13 @@ import revisiting
 import running
 import verdicts
 from clp_min.deficits import images
-from clp_min.record import headline, mean_and_error
+from clp_min.record import headline
 from clp_min.schedule import Phase
 from clp_min.train import accuracy
 
 # the turn of a curve is noisy: more seeds than the other scripts
 CONFIGS = {key: replace(config, seeds=6) if key[1] == "quick" else config for key, config in revisiting.CONFIGS.items()}
 SHARES = (0.2, 0.05, 0.01)  # of log(classes), under which the training loss counts as converged; the middle one decides
-
-
-def turning_duration(durations, rows):
-    """The smallest duration whose impairment, mean over the seeds in ``rows``, is within one standard error of the largest."""
-    columns = [mean_and_error(column)[:2] for column in zip(*rows)]
-    largest, error = max(columns)
-    return next(d for d, (mean, _) in zip(durations, columns) if mean >= largest - (0.0 if math.isnan(error) else error))
 
 
 def convergence(run, seed, share):
@@ -44,8 +37,7 @@ def revisiting_turning_point(run):
     """
     durations, log = run.config.turning, run.log
     lost = [[log.last(s, "blur 0", "accuracy") - log.last(s, f"blur {d}", "accuracy") for d in durations] for s in run.seeds]
-    others = [lost[:i] + lost[i + 1 :] or lost for i in range(len(lost))]
-    turns = [turning_duration(durations, rows) for rows in others]
+    turns = [durations[i] for i in verdicts.leave_one_out_turns(lost)]
     ratios = {
         share: headline(
             [math.log2(max(t, 1) / convergence(run, s, share)) for t, s in zip(turns, run.seeds)], "log2 (turning / convergence)"

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from clp_min.record import mean_and_error
 
 
 def verdict(effect, least=0.0):
@@ -30,6 +31,18 @@ def leave_one_out_peaks(rows):
     """
     rows = np.asarray(rows, dtype=float)
     return [int(np.delete(rows, i, 0).mean(0).argmax() if len(rows) > 1 else rows[0].argmax()) for i in range(len(rows))]
+
+
+def turn(rows):
+    """Place where a curve (rows: seeds x points) stops rising: the first mean within one standard error of the largest."""
+    columns = [mean_and_error(column)[:2] for column in zip(*rows)]
+    largest, error = max(columns)
+    return next(i for i, (mean, _) in enumerate(columns) if mean >= largest - (0.0 if math.isnan(error) else error))
+
+
+def leave_one_out_turns(rows):
+    """For each seed, ``turn`` of the OTHER seeds' curves (its own if it is alone)."""
+    return [turn(rows[:i] + rows[i + 1 :] or rows) for i in range(len(rows))]
 
 
 def joint_verdict(effects, least=0.0):
