@@ -12,7 +12,9 @@ import torch
 import common
 from clp_min import models
 from clp_min.data import Dataset
+from clp_min.reconstruction import deconvolution_decoder, linear_probe, reconstruction_loss, trained_decoder_loss, trained_probe
 from clp_min.schedule import Phase
+from clp_min.seeding import generator, global_seed
 from clp_min.train import Setup, cross_entropy
 
 
@@ -51,7 +53,7 @@ class Config:
     momentum: float = 0.9  # not stated in the paper; in the authors' code
     batch_size: int = 128
     last: int = 16  # measured at steps 0, 1, 2, 4 … 2^last; 256 epochs of 60,000 are 2^16.9 steps
-    decoder: str = "trained"  # deconvolution, 30 epochs of Adam; "linear": ridge least squares
+    decoder: str = "trained"  # deconvolution, 30 epochs of Adam, and a trained probe; "linear": both by ridge least squares
     generator: tuple = ()
 
 
@@ -126,6 +128,24 @@ def make_job(config, dataset, net, lr, loss=cross_entropy):
         loss=loss,
     )
     return setup, {"run": [Phase(-(-(2**config.last) // (len(x) // setup.batch_size)))]}
+
+
+def loss_of(run, seed, step, features, x, test_features, test_x):
+    """Reconstruction loss with the scale's decoder."""
+    if run.config.decoder == "linear":
+        return float(reconstruction_loss(features, x, test_features, test_x))
+    with global_seed(seed, step, "decoder"):
+        decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
+    return float(trained_decoder_loss(decoder, features, x, test_features, test_x, generator(x.device, seed, step, "decoder batches")))
+
+
+def probe_of(run, seed, step, features, y, test_features, test_y):
+    """Accuracy of a linear probe, trained or by least squares like the scale's decoder."""
+    if run.config.decoder == "linear":
+        return float(linear_probe(features, y, test_features, test_y))
+    with global_seed(seed, step, "probe"):
+        probe = torch.nn.Linear(features.shape[1], int(y.max()) + 1).to(features.device)
+    return float(trained_probe(probe, features, y, test_features, test_y, generator(features.device, seed, step, "probe batches")))
 
 
 def turning(rows, sign=1.0):

@@ -9,9 +9,8 @@ import phases
 import torch
 import running
 import verdicts
-from clp_min.reconstruction import deconvolution_decoder, layer_features, reconstruction_loss, trained_decoder_loss
+from clp_min.reconstruction import layer_features
 from clp_min.record import headline
-from clp_min.seeding import generator, global_seed
 from clp_min.train import accuracy, cross_entropy
 
 FALL, RISE = "fall to the least loss", "rise after it"
@@ -101,15 +100,6 @@ def phases_fig4(run):
 PANELS = [phases_fig1, phases_fig2, phases_fig4]
 
 
-def loss_of(run, seed, step, features, x, test_features, test_x):
-    """Reconstruction loss with the scale's decoder."""
-    if run.config.decoder == "linear":
-        return float(reconstruction_loss(features, x, test_features, test_x))
-    with global_seed(seed, step, "decoder"):
-        decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
-    return float(trained_decoder_loss(decoder, features, x, test_features, test_x, generator(x.device, seed, step, "decoder batches")))
-
-
 def class_shares(features, y, classes):
     """(mean over attributes of the largest class's share of the class means, class means of the first three attributes)."""
     means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)  # (classes, attributes)
@@ -139,10 +129,10 @@ def main(argv=None):
             features, test_features = layer_features(state.model, x), layer_features(state.model, test_x)
             values = {"accuracy": accuracy(state.model, test_x, test_y)}
             if label == "linear":
-                values["loss"] = loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
-                values["loss_softmax"] = loss_of(run, seed, step, features[-1].softmax(1), x, test_features[-1].softmax(1), test_x)
+                values["loss"] = phases.loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
+                values["loss_softmax"] = phases.loss_of(run, seed, step, features[-1].softmax(1), x, test_features[-1].softmax(1), test_x)
             else:
-                values |= {f"loss_{-k}": loss_of(run, seed, step, features[k], x, test_features[k], test_x) for k in (-1, -2, -3)}
+                values |= {f"loss_{-k}": phases.loss_of(run, seed, step, features[k], x, test_features[k], test_x) for k in (-1, -2, -3)}
                 values["share"], values["classes"] = class_shares(features[-2], y, dataset.classes)
             run.log.add(seed, [label], step, **values)
     common.finish(run)

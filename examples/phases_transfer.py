@@ -12,7 +12,7 @@ import phases
 import running
 import verdicts
 from clp_min.data import Dataset
-from clp_min.reconstruction import layer_features, linear_probe, reconstruction_loss
+from clp_min.reconstruction import layer_features
 from clp_min.record import headline
 from clp_min.train import accuracy
 
@@ -48,7 +48,7 @@ def _panel(run, task, claim):
 
 
 def phases_fig6(run):
-    """ResNet. ``--to NAME``: another data set, as in the paper (Fashion-MNIST and MNIST, CIFAR-100 and CIFAR-10, both ways); without it, at
+    """ResNet (``--net vgg``: VGG). ``--to NAME``: another data set, as in the paper (Fashion-MNIST and MNIST, CIFAR-100 and CIFAR-10, both ways); without it, at
     quick scale, the second half of the classes, while the first half is trained on.
 
     Verdict: "reproduced" if the probe at layer -1 gains to its peak and loses after it, each by > 3 standard errors over >= 3 seeds. The
@@ -58,7 +58,7 @@ def phases_fig6(run):
 
 
 def phases_fig7(run):
-    """VGG. The task "which colour channel is largest on average". Rule of fig6. Only for colour images."""
+    """VGG (``--net resnet``: ResNet). The task "which colour channel is largest on average". Rule of fig6. Only for colour images."""
     return _panel(run, "channel", "a probe of the dominant colour channel peaks before training ends")
 
 
@@ -92,6 +92,11 @@ PANELS = [phases_fig6, phases_fig7, phases_probe_peak]
 PAIRS = {"cifar100": "cifar10", "cifar10": "cifar100", "fashion_mnist": "mnist", "mnist": "fashion_mnist"}  # the paper's
 OPTIONS = [
     ("--to", dict(choices=list(PAIRS), help="data set of the probe in phases_fig6 (default at paper scale: the paper's)"), "to_{}"),
+    (
+        "--net",
+        dict(choices=["resnet", "vgg"], help="the net (default, as in the paper: resnet for phases_fig6, vgg for phases_fig7)"),
+        "{}",
+    ),
     (
         "--class-colour",
         dict(action="store_true", help="shapes whose strongest channel is set by the class in 7 of 10 images (phases_fig7)"),
@@ -147,8 +152,9 @@ def main(argv=None):
     if phases.prepare(run, 0).train[0].shape[1] == 1 and phases_fig7 in run.panels:
         print("phases_fig7 needs colour images: left out")
         run.panels.remove(phases_fig7)
-    nets = {"transfer": run.config.net} if run.wants(phases_fig6, phases_probe_peak) else {}
-    nets |= {"channel": run.config.vgg} if run.wants(phases_fig7) else {}
+    given = {"resnet": run.config.net, "vgg": run.config.vgg}
+    nets = {"transfer": given[arguments.net or "resnet"]} if run.wants(phases_fig6, phases_probe_peak) else {}
+    nets |= {"channel": given[arguments.net or "vgg"]} if run.wants(phases_fig7) else {}
     running.announce(
         run, {task: phases.make_job(run.config, pair_of_tasks(run, 0, task)[0], net, run.config.lr) for task, net in nets.items()}
     )
@@ -157,8 +163,9 @@ def main(argv=None):
         setup, _ = phases.make_job(run.config, own, nets[task], run.config.lr)
         for step, state, _ in running.trained(run, seed, task, setup, schedules, at):
             features, test_features = (layer_features(state.model, pair[0]) for pair in (other.train, other.test))
-            values = {f"probe_{-k}": float(linear_probe(features[k], other.train[1], test_features[k], other.test[1])) for k in features}
-            values["loss_1"] = float(reconstruction_loss(features[-1], other.train[0], test_features[-1], other.test[0]))
+            (x, y), (test_x, test_y) = other.train, other.test
+            values = {f"probe_{-k}": phases.probe_of(run, seed, step, features[k], y, test_features[k], test_y) for k in features}
+            values["loss_1"] = phases.loss_of(run, seed, step, features[-1], x, test_features[-1], test_x)
             run.log.add(seed, [task], step, accuracy=accuracy(state.model, *own.test), **values)
     common.finish(run)
 

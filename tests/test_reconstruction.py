@@ -7,7 +7,7 @@ from adapters import layer_features, linear_probe, reconstruction_loss
 from compare import assert_close
 
 from clp_min import models
-from clp_min.reconstruction import deconvolution_decoder, linear_decoder, trained_decoder_loss
+from clp_min.reconstruction import deconvolution_decoder, linear_decoder, trained_decoder_loss, trained_probe
 from clp_min.seeding import generator
 
 
@@ -95,3 +95,14 @@ def test_trained_decoder_loss__learns_and_is_a_function_of_its_generator(make):
     assert losses[0] == losses[1] < 0.5
     with pytest.raises(ValueError, match="side"):
         deconvolution_decoder(6, (3, 12, 12))
+
+
+def test_trained_probe__learns_what_is_there_and_is_a_function_of_its_generator():
+    y = torch.arange(600) % 3
+    features = torch.eye(3)[y] + 0.1 * torch.randn(600, 3)
+    found = []
+    for signal in (features, features, torch.randn(600, 3)):
+        torch.manual_seed(0)
+        probe = torch.nn.Linear(3, 3)
+        found.append(float(trained_probe(probe, signal[:400], y[:400], signal[400:], y[400:], generator("cpu", 1))))
+    assert found[0] == found[1] == 100 and abs(found[2] - 100 / 3) < 5 * 100 * (2 / 9 / 200) ** 0.5

@@ -12,6 +12,8 @@ import achille  # noqa: E402
 import blur_deficit  # noqa: E402
 import deficit_kinds  # noqa: E402
 import deficit_window  # noqa: E402
+import phases_reconstruction  # noqa: E402
+import phases_transfer  # noqa: E402
 import revisiting  # noqa: E402
 import revisiting_gradient  # noqa: E402
 import revisiting_information  # noqa: E402
@@ -204,3 +206,58 @@ def test_revisiting_turning_point__rule(lost, converged, verdict):
             value = run.log.last(seed, f"blur {d}", "accuracy") + 0.5 * JITTER[(seed + i) % 4]
             run.log.add(seed, [f"blur {d}"], d + config.recovery, accuracy=value)
     assert turning_point.revisiting_turning_point(run)["verdict"] == verdict
+
+
+STEPS = [0, 1, 2, 4, 8, 16, 32, 64]
+RISING, PEAKED, FLAT = [20, 25, 30, 40, 50, 60, 70, 80], [20, 30, 45, 60, 75, 74, 60, 50], [50] * 8
+DIP, FALLING = [0.9, 0.9, 0.8, 0.6, 0.5, 0.6, 0.7, 0.8], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+
+
+def steps_of(name, **curves):
+    """A run whose log holds one schedule; each seed's curve is moved a little, alike at all steps, and a little at each."""
+    run = made(None, {})
+    run.arguments.to = None
+    for seed in SEEDS:
+        for key, curve in curves.items():
+            for i, (step, value) in enumerate(zip(STEPS, curve)):
+                run.log.add(seed, [name], step, **{key: value + 0.01 * (JITTER[seed] + JITTER[(seed + i) % 4])})
+    return run
+
+
+@pytest.mark.parametrize(
+    "probe, verdict", [(PEAKED, "reproduced"), (RISING, "not reproduced"), (RISING[::-1], "not reproduced"), (FLAT, "not reproduced")]
+)
+def test_phases_fig6__rule(probe, verdict):
+    run = steps_of("transfer", accuracy=RISING, probe_1=probe, probe_2=RISING, probe_3=FLAT, loss_1=DIP)
+    assert phases_transfer.phases_fig6(run)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "probe, loss, verdict",
+    [
+        (PEAKED, DIP, "reproduced"),
+        (PEAKED, FALLING, "not reproduced"),
+        (RISING, FALLING, "not reproduced"),
+        (RISING, DIP, "not reproduced"),
+    ],
+)
+def test_phases_probe_peak__rule(probe, loss, verdict):
+    run = steps_of("transfer", accuracy=RISING, probe_1=probe, probe_2=RISING, probe_3=FLAT, loss_1=loss)
+    assert phases_transfer.phases_probe_peak(run)["verdict"] == verdict
+
+
+SHALLOW = [0.9, 0.85, 0.8, 0.7, 0.6, 0.6, 0.61, 0.62]  # falls far, rises little
+
+
+@pytest.mark.parametrize(
+    "first, third, verdict",
+    [
+        (DIP, SHALLOW, "reproduced"),
+        (SHALLOW, DIP, "not reproduced"),
+        (FALLING, SHALLOW, "not reproduced"),
+        (FALLING[::-1], SHALLOW, "not reproduced"),
+    ],
+)
+def test_phases_fig2__rule(first, third, verdict):
+    run = steps_of("net", accuracy=RISING, loss_1=first, loss_2=DIP, loss_3=third)
+    assert phases_reconstruction.phases_fig2(run)["verdict"] == verdict
