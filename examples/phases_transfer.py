@@ -68,11 +68,16 @@ def phases_probe_peak(run):
     Steps are powers of two; each seed's two places are chosen on the other seeds' mean curves. Verdict: "reproduced" if fig6's rule finds a
     peak, and the two places are within two doublings of each other, three standard errors included, over >= 3 seeds.
     """
-    steps, rows = run.log.series(run.seeds[0], "transfer", "probe_1")[0], {}
-    for key, sign in (("probe_1", 1.0), ("loss_1", -1.0)):
-        curves = [[sign * v for v in run.log.series(s, "transfer", key)[1]] for s in run.seeds]
-        rows[key] = verdicts.leave_one_out_peaks(curves)
-    apart = headline([a - b for a, b in zip(rows["probe_1"], rows["loss_1"])], "doublings (probe's peak after the least loss)")
+    steps, places, series = run.log.series(run.seeds[0], "transfer", "probe_1")[0], [], []
+    for key, sign, label in (("probe_1", 1.0, "probe"), ("loss_1", -1.0, "reconstruction loss")):
+        curves = [run.log.series(s, "transfer", key)[1] for s in run.seeds]
+        places.append(verdicts.leave_one_out_peaks([[sign * v for v in row] for row in curves]))
+        means = [sum(column) / len(column) for column in zip(*curves)]
+        scaled = [[(v - min(means)) / (max(means) - min(means)) for v in row] for row in curves]
+        series.append(
+            {"label": label, "x": [max(s, 0.5) for s in steps], "y": "layer -1, as a share of the mean's range", "values": scaled}
+        )
+    apart = headline([a - b for a, b in zip(*places)], "doublings (probe's peak after the least loss)")
     peak, near = phases_fig6(run)["verdict"], abs(apart["mean"]) + 3 * apart["standard_error"] <= 2
     said = "" if peak == "reproduced" else " (fig6's rule finds no peak: its highest point is not above both ends)"
     return {
@@ -80,11 +85,8 @@ def phases_probe_peak(run):
         "headline": apart,
         "verdict": peak if near or peak.startswith("no verdict") else "not reproduced",
         "finding": f"{verdicts.say(apart)}{said}",
-        "series": [
-            {"label": label, "x": run.seeds, "y": "step", "values": [[steps[i] for i in rows[key]]], "points": True}
-            for key, label in (("probe_1", "probe best"), ("loss_1", "reconstruction loss least"))
-        ],
-        "figure": {"x": "seed", "log": ["step"]},
+        "series": series,
+        "figure": {"x": "step (0 is drawn at 1/2)", "log_x": [series[0]["y"]]},
     }
 
 
