@@ -292,7 +292,11 @@ def _download(name, root):
         if md5 is None:  # Tiny ImageNet publishes no sum
             _check_tiny_imagenet(content)
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(content, root / folder)
+        try:
+            os.replace(content, root / folder)
+        except OSError:
+            if not (root / folder).exists():  # else another process was faster
+                raise
 
 
 def _unpack(archive, target):

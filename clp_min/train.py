@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -232,9 +232,9 @@ def save_checkpoint(path, content):
     Under a temporary name first, so that a kill at any moment leaves a whole file.
     """
     path = Path(path)
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # a name of its own for each process
     torch.save(content, new)
-    if path.exists():
+    with suppress(FileNotFoundError):
         os.replace(path, path.with_name(path.name + ".previous"))
     os.replace(new, path)
 

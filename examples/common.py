@@ -1,6 +1,7 @@
-"""What every script shares: arguments, progress, resuming, results. (No experiment is here.)"""
+"""What every script shares: arguments, data, results. (No experiment is here.)"""
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -89,7 +90,11 @@ def start(script, doc, panels, configs, argv=None, options=()):
     parser.add_argument("--train-size", type=int, help="use a stratified subset of this many training examples")
     parser.add_argument("--seeds", type=int, help="number of seeds, 0..n-1 (default: the scale's)")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)")
-    parser.add_argument("--workers", type=int, help="processes that share the work on this machine (default: one per core; on CUDA one)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that share the work on this machine (default: at quick scale on a CPU one per core, else one; not with --shard)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)")
     parser.add_argument("--shard", metavar="i/n", help="do the i-th of n shares, 0 <= i < n (default: what torchrun or a Slurm array say)")
     parser.add_argument("--deterministic", action="store_true", help="bit-for-bit repeatable on CUDA too (slower)")
@@ -110,6 +115,8 @@ def start(script, doc, panels, configs, argv=None, options=()):
         if getattr(arguments, flag) is not None and getattr(arguments, flag) < 1:
             raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {getattr(arguments, flag)}")
     share = running.share_of(arguments.shard, os.environ)
+    if running.PARENT in os.environ:
+        running.end_with_parent()
     cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     arguments.device = arguments.device or (cuda if arguments.scale == "paper" and torch.cuda.is_available() else "cpu")
     try:
@@ -199,6 +206,8 @@ def finish(run):
     running.wait_for(run.workers)
     running.read_logs(run)
     left = sum(not running.is_done(run, unit) for unit in run.units)
+    if left and run.share == (0, 1):
+        raise ValueError(f"{left} of {len(run.units)} units are missing (did the code change while it ran?): the same command goes on")
     if left:
         print(
             f"share {run.share[0]}/{run.share[1]} is done; {left} of {len(run.units)} units are left to the others, and the last draws the figures"
@@ -227,7 +236,7 @@ def finish(run):
             f"{panel.__name__} [{run.arguments.data}, {run.arguments.scale}, n = {len(run.seeds)}]: {result['verdict']}. {result['finding']} -> {path.with_suffix('.png')}"
         )
     shutil.rmtree(run.work, ignore_errors=True)
-    if run.work.parent.exists() and not any(run.work.parent.iterdir()):
+    with contextlib.suppress(OSError):  # another run lies there, or another process was faster
         run.work.parent.rmdir()
 
 
@@ -235,10 +244,11 @@ def replot(run):
     """Redraw the figures from the results files."""
     for panel in run.panels:
         path = result_path(run, panel.__name__)
-        if not path.exists():
-            raise ValueError(f"{path} does not exist: run without --plot first")
-        draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
-        print(f"drew {path.with_suffix('.png')}")
+        if path.exists():
+            draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
+        print(f"drew {path.with_suffix('.png')}" if path.exists() else f"{path} does not exist: run without --plot first")
+    if not any(result_path(run, panel.__name__).exists() for panel in run.panels):
+        raise ValueError(f"{run.arguments.out} holds no result of these panels: run without --plot first")
 
 
 def call(main):

@@ -146,13 +146,3 @@ def probe_of(run, seed, step, features, y, test_features, test_y):
     with global_seed(seed, step, "probe"):
         probe = torch.nn.Linear(features.shape[1], int(y.max()) + 1).to(features.device)
     return float(trained_probe(probe, features, y, test_features, test_y, generator(features.device, seed, step, "probe batches")))
-
-
-def turning(rows, sign=1.0):
-    """A curve over the measured steps, a row a seed -> (place of the least value, falls from the first to it, rises from it to the last).
-
-    The least value is chosen on the mean curve over seeds, so that no seed chooses its own; sign -1 turns the curve over.
-    """
-    means = [sign * sum(column) / len(column) for column in zip(*rows)]
-    best = means.index(min(means))
-    return best, [sign * (row[0] - row[best]) for row in rows], [sign * (row[-1] - row[best]) for row in rows]

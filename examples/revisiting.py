@@ -68,7 +68,7 @@ class Config:
     # ---- fig1, fig5: three periods; fig2: deficit first, then sharp
     period: int = 100
     durations: tuple = (0, 4, 8, 16, 24, 32, 40, 48, 64, 80)  # not stated; ours
-    turning: tuple = (0, 10, 20, 30, 40, 50, 60, 80, 120)  # the same for the turning point; ours
+    turning_durations: tuple = (0, 10, 20, 30, 40, 50, 60, 80, 120)  # the same for the turning point; ours
     recovery: int = 160  # sharp epochs after each; not stated; ours
     measure_every: int = 1  # after the three periods' length; until then every epoch
     fisher_examples: int = 1000  # Monte-Carlo sample, size not stated; ours
@@ -101,7 +101,7 @@ QUICK = replace(
     clip=2.0,
     period=15,
     durations=(0, 5, 20, 80, 120),
-    turning=(0, 10, 20, 40, 60, 80, 120, 160, 240),
+    turning_durations=(0, 10, 20, 40, 60, 80, 120, 160, 240),
     recovery=20,
     measure_every=5,
     fisher_examples=100,
@@ -118,7 +118,7 @@ TINY_RUN = dict(
     train_size=256,
     period=2,
     durations=(0, 1, 2),
-    turning=(0, 1, 2),
+    turning_durations=(0, 1, 2),
     recovery=2,
     fisher_examples=20,
     information_examples=50,

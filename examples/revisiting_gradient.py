@@ -345,7 +345,6 @@ def measure_schedule(run, seed, setup, name, phases):
     for epoch, file in list(zip(epochs, files))[:-1]:
         direction = goal - weights(file)
         run.log.add(seed, [name], epoch, **measure(run, seed, setup, model, phases, epoch, direction))
-        running.stop_if_orphaned()
     run.log.add(seed, [name], 0, measured=1)
 
 
@@ -368,7 +367,8 @@ def main(argv=None):
     dataset = revisiting.prepare(run, 0)
     jobs = {label: (revisiting.make_setup(run, dataset, net, lr), plan) for label, (net, lr, _, plan) in plans.items()}
     snapshots = max(distinct_epochs(plan) * parameter_count(setup.model()) * 4 / 1e9 for setup, plan in jobs.values())
-    running.announce(run, jobs, disk=snapshots)  # of one unit at a time
+    teacher = revisiting.make_setup(run, dataset, run.config.vgg, run.config.lr), run.config.epochs
+    running.announce(run, jobs, disk=snapshots, before={"deit": teacher})  # snapshots of one unit at a time
     for seed, label, schedules in running.units(run):
         dataset, (net, lr, optimizer, _) = revisiting.prepare(run, seed), plans[label]
         distillation = {"loss": taught(run, seed, dataset)} if label == "deit" else {}

@@ -7,12 +7,14 @@ On a CPU a script starts processes of one thread each by itself (``--workers``);
 (``--shard i/n``, or the environment of torchrun or of a Slurm array).
 """
 
+import contextlib
 import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,14 +29,15 @@ PARENT = "CLP_WORKER_OF"  # in the environment of a process that another one sta
 
 def share_of(text, environment):
     """(i, n): this process does the i-th of n shares, i from 0. text: "i/n", or None for what torchrun or Slurm say, else (0, 1)."""
+    source = "--shard"
     if text is None and "RANK" in environment and "WORLD_SIZE" in environment:
-        text = f"{environment['RANK']}/{environment['WORLD_SIZE']}"
+        source, text = "RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}"
     elif text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
         number, first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{k}", d)) for k, d in (("ID", 0), ("MIN", 0), ("STEP", 1)))
-        text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
+        source, text = "the Slurm array", f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
     match = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
     if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(f"--shard must be i/n with 0 <= i < n, as in 0/4, got {text}")
+        raise ValueError(f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}: --shard i/n goes before it")
     return int(match[1]), int(match[2])
 
 
@@ -72,10 +75,15 @@ def start_workers(script, argv, n):
     ]
 
 
-def stop_if_orphaned():
-    """End a worker whose script is gone (killed, say): the same command will go on from its log."""
-    if PARENT in os.environ and str(os.getppid()) != os.environ[PARENT]:
-        sys.exit("the script that started this process is gone")
+def end_with_parent():
+    """In a worker: end it within a second of the script that started it (killed, say); the same command will go on from its log."""
+
+    def watch():
+        while str(os.getppid()) == os.environ[PARENT]:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def wait_for(workers):
@@ -88,24 +96,30 @@ def wait_for(workers):
 def read_logs(run):
     """Take in the logs of all processes that work or worked on this run."""
     for path in run.work.glob("log*.jsonl"):
-        run.log.read(path)
+        with contextlib.suppress(FileNotFoundError):  # another process has finished the run
+            run.log.read(path)
 
 
-def announce(run, jobs, disk=0.0):
+def announce(run, jobs, disk=0.0, before=None):
     """Say what the run will cost, deal the work to processes, and start those of this machine.
 
-    jobs: label -> (Setup, schedules) of every sweep of a seed; disk: GB beside the checkpoints. With --dry-run: one real step of the real
-    model, then the program ends.
+    jobs: label -> (Setup, schedules) of every sweep of a seed; disk: GB beside the checkpoints, for each process; before: label -> (Setup,
+    epochs) of a net that its units train first. With --dry-run: one real step of the real model, then the program ends.
     """
-    arguments, flops = run.arguments, {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
+    arguments, before = run.arguments, before or {}
+    flops = {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
     setup = jobs[max(flops, key=flops.get)][0]  # the largest
     run.units, costs = units_of(run.seeds, jobs, flops)
-    (share, n), total = run.share, sum(distinct_epochs(schedules) for _, _, schedules in run.units)
+    costs = [
+        cost + (_flops(before[u[1]][0]) * len(setup.x) * before[u[1]][1] if u[1] in before else 0) for cost, u in zip(costs, run.units)
+    ]
+    epochs = [distinct_epochs(schedules) + before.get(label, (None, 0))[1] for _, label, schedules in run.units]
+    (share, n), total = run.share, sum(epochs)
     if n == 1:
         on_cpu = torch.device(arguments.device).type == "cpu" and arguments.scale == "quick"
         n = min(arguments.workers or (cores() if on_cpu else 1), len(run.units))
-    run.mine = [run.units[i] for i in deal(costs, n)[share] if not is_done(run, run.units[i])]
-    run.epochs_planned = sum(distinct_epochs(schedules) for _, _, schedules in run.mine)
+    mine = [i for i in deal(costs, n)[share] if not is_done(run, run.units[i])]
+    run.mine, run.epochs_planned = [run.units[i] for i in mine], sum(epochs[i] for i in mine)
     alone = sum(phase.epochs for _, _, schedules in run.units for phases in schedules.values() for phase in phases)
     print(
         f"{Path(run.script).stem}: {arguments.data}, {arguments.scale} scale, {len(run.seeds)} seeds, device {arguments.device}: "
@@ -120,7 +134,7 @@ def announce(run, jobs, disk=0.0):
         print(
             f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {total:,} epochs in all, {sum(costs):.2g} FLOPs of "
             f"training (measuring comes on top); about {gigabytes:.1f} GB of memory beside the activations, "
-            f"{parameters * 4 * 6 / 1e9 + disk:.2f} GB of disk while it runs",
+            f"{(parameters * 4 * 6 / 1e9 + disk) * n:.2f} GB of disk while it runs",
             flush=True,
         )
     if arguments.dry_run:
@@ -137,8 +151,10 @@ def announce(run, jobs, disk=0.0):
 def units(run):
     """(seed, label, schedules) of every unit of this process that is still to do; one is done when the next is asked for."""
     for seed, label, schedules in run.mine:
-        yield seed, label, schedules
-        run.log.add(seed, [_name(label, schedules)], 0, done=1)
+        read_logs(run)  # an earlier process of this run may have done it since
+        if not is_done(run, (seed, label, schedules)):
+            yield seed, label, schedules
+            run.log.add(seed, [_name(label, schedules)], 0, done=1)
 
 
 def _name(label, schedules):
@@ -169,7 +185,8 @@ def trained(run, seed, label, setup, schedules, at=None):
             run.epochs_done = before + state.epoch
         elif point > 0 and not state.event:
             run.epochs_done += 1
-        stop_if_orphaned()
+        if any(worker.poll() for worker in run.workers):
+            wait_for(run.workers)
         _progress(run, seed, state, names)
 
 

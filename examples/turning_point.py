@@ -23,34 +23,32 @@ SHARES = (0.2, 0.05, 0.01)  # of log(classes), under which the training loss cou
 
 def convergence(run, seed, share):
     """First epoch whose mean training loss on blurred data is below ``share`` of log(classes); nan if there is none."""
-    epochs, losses = run.log.series(seed, f"blur {run.config.turning[-1]}", "loss")
+    epochs, losses = run.log.series(seed, f"blur {run.config.turning_durations[-1]}", "loss")
     return next((e for e, loss in zip(epochs, losses) if loss < share * math.log(run.classes)), math.nan)
 
 
 def revisiting_turning_point(run):
     """Impairment against the duration of the deficit, and the training loss on blurred data.
 
-    Turning point: the smallest duration within one standard error of the largest impairment, chosen for each seed on the other seeds.
-    Convergence: the first epoch with training loss < 5 % of log(classes). Verdict: "reproduced" if the largest impairment is > 3 standard errors
-    above 0, the turning point lies inside the grid, and log2(turning point / convergence) is within ±1, its three standard errors
-    included, over >= 3 seeds: they agree to a factor of two.
+    Turning point: a seed's first duration within 5 % of its largest impairment. Convergence: its first epoch with training loss < 5 % of
+    log(classes). Verdict: "reproduced" if the impairment is > 5 points and > 3 standard errors where the other seeds' is largest, every seed's
+    turning point lies inside the grid, and log2(turning point / convergence) is within ±1, its three standard errors included, over >= 3 seeds: they agree
+    to a factor of two.
     """
-    durations, log = run.config.turning, run.log
+    durations, log = run.config.turning_durations, run.log
     lost = [[log.last(s, "blur 0", "accuracy") - log.last(s, f"blur {d}", "accuracy") for d in durations] for s in run.seeds]
-    turns = [durations[i] for i in verdicts.leave_one_out_turns(lost)]
+    turns = [durations[i] for i in map(verdicts.saturation, lost)]
     ratios = {
         share: headline(
             [math.log2(max(t, 1) / convergence(run, s, share)) for t, s in zip(turns, run.seeds)], "log2 (turning / convergence)"
         )
         for share in SHARES
     }
-    effect, means = ratios[SHARES[1]], [sum(column) / len(column) for column in zip(*lost)]
-    largest = headline([row[means.index(max(means))] for row in lost], "points of accuracy lost")
+    effect, largest = ratios[SHARES[1]], headline(verdicts.peak(lost)[1], "points of accuracy lost")
     inside = all(0 < t < durations[-1] for t in turns)
     near = abs(effect["mean"]) + 3 * effect["standard_error"] < 1
-    verdict = verdicts.verdict(largest)
+    verdict = verdicts.verdict(largest, least=5.0)
     epochs, losses = zip(*(log.series(s, f"blur {durations[-1]}", "loss") for s in run.seeds))
-    most = next(d for d, mean in zip(durations, means) if mean >= 0.95 * max(means))
     epoch_of = {share: headline([convergence(run, s, share) for s in run.seeds], "")["mean"] for share in SHARES}
     at = ", ".join(
         f"{100 * share:g} % of log(classes) " + ("not in every seed" if math.isnan(e) else f"at {e:.0f}") for share, e in epoch_of.items()
@@ -60,7 +58,7 @@ def revisiting_turning_point(run):
         "claim": "the damage stops growing when training on blurred images has converged",
         "headline": effect if converged else largest,
         "verdict": verdict if verdict != "reproduced" or inside and near else "not reproduced",
-        "finding": f"the loss of accuracy ({verdicts.say(largest)} at most) turns at {sum(turns) / len(turns):.0f} blurred epochs (95 % of it at {most});"
+        "finding": f"the loss of accuracy ({verdicts.say(largest)} at most) turns at {sum(turns) / len(turns):.0f} blurred epochs;"
         f" epoch at which the blurred training loss falls under {at}"
         + (f"; {verdicts.say(effect)} for {100 * SHARES[1]:g} %" if converged else "; no verdict on where without convergence"),
         "series": [
@@ -82,8 +80,8 @@ PANELS = [revisiting_turning_point]
 def main(argv=None):
     run = common.start(__file__, __doc__, PANELS, CONFIGS, argv)
     config, blur = run.config, images(run.config.blur)
-    plan = {f"blur {d}": [Phase(d, blur), Phase(config.recovery)] for d in config.turning}
-    ends, longest = {d + config.recovery for d in config.turning}, config.turning[-1]
+    plan = {f"blur {d}": [Phase(d, blur), Phase(config.recovery)] for d in config.turning_durations}
+    ends, longest = {d + config.recovery for d in config.turning_durations}, config.turning_durations[-1]
     dataset = revisiting.prepare(run, 0)
     run.classes = dataset.classes
     running.announce(run, {"vgg": (revisiting.make_setup(run, dataset, config.vgg, config.lr), plan)})

@@ -33,16 +33,25 @@ def leave_one_out_peaks(rows):
     return [int(np.delete(rows, i, 0).mean(0).argmax() if len(rows) > 1 else rows[0].argmax()) for i in range(len(rows))]
 
 
-def turn(rows):
-    """Place where a curve (rows: seeds x points) stops rising: the first mean within one standard error of the largest."""
+def peak(rows):
+    """Curves (rows: seeds x points) -> (place of the highest mean, rises from the first value, falls to the last; one of each per seed).
+
+    Each seed's rise and fall are measured at the place that the other seeds choose.
+    """
+    places, means = leave_one_out_peaks(rows), [sum(column) / len(column) for column in zip(*rows)]
+    return means.index(max(means)), [r[i] - r[0] for r, i in zip(rows, places)], [r[i] - r[-1] for r, i in zip(rows, places)]
+
+
+def first_near_largest(rows):
+    """Place of the first mean within one standard error of the largest mean. (The noisier the curves, the earlier it comes.)"""
     columns = [mean_and_error(column)[:2] for column in zip(*rows)]
     largest, error = max(columns)
     return next(i for i, (mean, _) in enumerate(columns) if mean >= largest - (0.0 if math.isnan(error) else error))
 
 
-def leave_one_out_turns(rows):
-    """For each seed, ``turn`` of the OTHER seeds' curves (its own if it is alone)."""
-    return [turn(rows[:i] + rows[i + 1 :] or rows) for i in range(len(rows))]
+def saturation(curve):
+    """Place of a curve's first value within 5 % of its largest."""
+    return next(i for i, value in enumerate(curve) if value >= max(curve) - 0.05 * abs(max(curve)))
 
 
 def joint_verdict(effects, least=0.0):

@@ -1,6 +1,7 @@
 """The rules behind the verdicts, on made-up logs: a verdict must be earned, and a curve that shows the opposite must not pass."""
 
 import math
+import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,28 +131,36 @@ def test_revisiting_finding3__rule(lost, verdict):
     assert revisiting_information.revisiting_finding3(run)["verdict"] == verdict
 
 
+HUMP = {e: 4 - 0.1 * abs(e - 3) for e in range(1, 300)}  # information with a peak at epoch 3
+
+
 @pytest.mark.parametrize(
-    "losses, peak, verdict",
+    "losses, information, verdict",
     [
-        ([0, 2, 9, 20, 12], 3, "reproduced"),
-        ([0, 2, 9, 20, 30], 3, "not reproduced"),
-        ([0, 0, 0, 0, 0], 3, "not reproduced"),
-        ([0, 20, 9, 5, 3], 15, "not reproduced"),
+        ([0, 2, 9, 20, 12], HUMP, "reproduced"),
+        ([0, 2, 9, 20, 30], HUMP, "not reproduced"),  # an impairment that rises to the edge of the grid has no peak
+        ([0, 0, 0, 0, 0], HUMP, "not reproduced"),  # none at all has none either
+        ([0, 20, 9, 5, 3], {e: 4 - 0.1 * abs(e - 15) for e in HUMP}, "not reproduced"),  # impairment first
+        ([0, 2, 9, 20, 12], {e: 4 - 0.01 * e for e in HUMP}, "not reproduced"),  # information falls from the start
+        ([0, 2, 9, 20, 12], {e: 4.0 for e in HUMP}, "not reproduced"),  # it has no peak, only noise
+        ([0, 2, 9, 20, 12], {e: 4 - 3 / e for e in HUMP}, "not reproduced"),  # it rises to a plateau
     ],
 )
-def test_revisiting_fig2__rule(losses, peak, verdict):
-    """An impairment that rises to the edge of the grid has no peak; none at all has none either."""
+def test_revisiting_fig2__rule(losses, information, verdict):
     config, curves = revisiting.QUICK, {}
+    longest = config.durations[-1]
     for net in ("resnet", "vgg"):
         for d, lost in zip(config.durations, losses):
             curves[f"{net} first {d}"] = {"accuracy": {d + config.recovery: 90 - lost}}
-        curves[f"{net} first {config.durations[-1]}"]["per_logit"] = {
-            e: 4 - 0.1 * abs(e - peak) for e in range(1, config.durations[-1] + 1)
-        }
+        curves[f"{net} first {longest}"]["per_logit"] = {e: information[e] for e in range(1, longest + 1)}
     run = made(config, curves)
+    noise = random.Random(0)
     for seed in SEEDS:
         for net in ("resnet", "vgg"):
-            run.log.add(seed, [f"{net} first 10"], 30, accuracy=90 - losses[3] + JITTER[seed] / 10)
+            for d, lost in zip(config.durations[1:], losses[1:]):
+                run.log.add(seed, [f"{net} first {d}"], d + config.recovery, accuracy=90 - lost + noise.gauss(0, 0.3))
+            for e in range(1, longest + 1):
+                run.log.add(seed, [f"{net} first {longest}"], e, per_logit=information[e] + noise.gauss(0, 0.02))
     found = revisiting_information.revisiting_fig2(run)["verdict"]
     assert found == verdict or (verdict == "not reproduced" and found == "reversed" and losses[1] == max(losses))
 
@@ -184,28 +193,44 @@ def test_revisiting_fig4a__same_gradients_as_in_normal_training_do_not_pass():
 
 
 @pytest.mark.parametrize(
-    "lost, converged, verdict",
+    "lost, noise, converged, verdict",
     [
-        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 90, "reproduced"),  # turns at 80
-        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 20, "not reproduced"),  # converged long before
-        ([0, 5, 20, 40, 50, 60, 70, 80, 90], 200, "not reproduced"),  # no turn inside the grid
-        ([0, 0, 0, 0, 0, 0, 0, 0, 0], 90, "not reproduced"),  # no damage
-        ([0, -5, -20, -40, -50, -55, -56, -56, -56], 90, "not reproduced"),
-        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 10_000, "not reproduced"),  # never converged
+        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 0.5, 90, "reproduced"),  # turns at 80
+        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 0.5, 20, "not reproduced"),  # converged long before
+        ([0, 5, 20, 40, 50, 58, 57, 56, 56], 0.5, 10_000, "not reproduced"),  # never converged
+        ([0, 5, 20, 40, 50, 60, 70, 80, 90], 0.5, 200, "not reproduced"),  # no turn inside the grid
+        ([20 * math.log1p(d / 10) / math.log(25) for d in (0, 10, 20, 40, 60, 80, 120, 160, 240)], 3.0, 130, "not reproduced"),  # nor here
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0], 3.0, 90, "not reproduced"),  # no damage, much noise
+        ([0, -5, -20, -40, -50, -55, -56, -56, -56], 0.5, 90, "not reproduced"),
     ],
 )
-def test_revisiting_turning_point__rule(lost, converged, verdict):
-    config = turning_point.CONFIGS["textures", "quick"]
-    curves = {f"blur {d}": {"accuracy": {d + config.recovery: 90.0 - a}} for d, a in zip(config.turning, lost)}
-    longest = config.turning[-1]
-    curves[f"blur {longest}"]["loss"] = {e: 2.3 if e < converged else 0.05 for e in range(1, longest + 1)}
-    run = made(config, curves)
-    run.classes = 10
-    for seed in SEEDS:  # the jitter of ``made`` is common to all durations of a seed and cancels
-        for i, d in enumerate(config.turning):
-            value = run.log.last(seed, f"blur {d}", "accuracy") + 0.5 * JITTER[(seed + i) % 4]
-            run.log.add(seed, [f"blur {d}"], d + config.recovery, accuracy=value)
-    assert turning_point.revisiting_turning_point(run)["verdict"] == verdict
+def test_revisiting_turning_point__rule(lost, noise, converged, verdict):
+    config, draw = turning_point.CONFIGS["textures", "quick"], random.Random(0)
+    longest = config.turning_durations[-1]
+    curves = {f"blur {longest}": {"loss": {e: 2.3 if e < converged else 0.05 for e in range(1, longest + 1)}}}
+    for _ in range(20):
+        run = made(config, curves)
+        run.classes = 10
+        for seed in SEEDS:
+            for d, value in zip(config.turning_durations, lost):
+                run.log.add(seed, [f"blur {d}"], d + config.recovery, accuracy=90.0 - value + (draw.gauss(0, noise) if d else 0.0))
+        assert turning_point.revisiting_turning_point(run)["verdict"] == verdict
+
+
+def test_first_near_largest__and_saturation():
+    assert verdicts.first_near_largest([[0, 5, 9, 10], [0, 5, 11, 8], [0, 5, 9, 12]]) == 2  # means 9.67 and 10 ± 1.2
+    assert verdicts.first_near_largest([[0, 5, 9, 10], [0, 5, 9, 10.2], [0, 5, 9, 9.9]]) == 3  # 9 and 10.03 ± .09
+    assert verdicts.first_near_largest([[0, 5, 9, 10, 8]]) == 3  # one seed has no error
+    assert verdicts.saturation([0, 5, 9.6, 10, 8]) == 2 and verdicts.saturation([0, -1, -2]) == 0 and verdicts.saturation([1, 2, 4]) == 2
+
+
+def test_peak__noise_has_none():
+    """At the place that the other seeds choose, noise is as high as anywhere; each seed's own highest value is 1.6 above."""
+    assert verdicts.peak([[0, 9, 5, 1], [0, 5, 9, 1], [0, 5, 9, 1]]) == (2, [5, 5, 5], [4, 4, 4])
+    draw = random.Random(0)
+    rows = [[draw.gauss(0, 1) for _ in range(12)] for _ in range(300)]
+    rises = [rise for i in range(0, 300, 3) for rise in verdicts.peak(rows[i : i + 3])[1]]
+    assert abs(sum(rises) / 300) < 5 * math.sqrt(2 / 300) < sum(max(row) - row[0] for row in rows) / 300
 
 
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64]
