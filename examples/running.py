@@ -8,7 +8,6 @@ On a CPU a script starts processes of one thread each by itself (``--workers``);
 """
 
 import contextlib
-import math
 import os
 import re
 import shutil
@@ -66,13 +65,12 @@ def cores():
 
 
 def start_workers(script, argv, n):
-    """The other n - 1 processes of a run on this machine; they are silent but for errors, and end when this one does."""
-    environment = {**os.environ, PARENT: str(os.getpid())}
+    """The other n - 1 processes of a run on this machine; they are silent but for errors, and end when this one does, by Ctrl-C too."""
     command = [sys.executable, str(script), *argv, "--threads", str(torch.get_num_threads())]
-    return [
-        subprocess.Popen([*command, "--shard", f"{i}/{n}"], env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        for i in range(1, n)
-    ]
+    settings = dict(
+        env={**os.environ, PARENT: str(os.getpid())}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    return [subprocess.Popen([*command, "--shard", f"{i}/{n}"], **settings) for i in range(1, n)]
 
 
 def end_with_parent():
@@ -191,13 +189,12 @@ def trained(run, seed, label, setup, schedules, at=None):
 
 
 def _progress(run, seed, state, names):
-    total = run.epochs_planned
-    terminal, now = sys.stdout.isatty(), time.monotonic()
-    if now - run.last_print < (0.2 if terminal else 20):
+    total, terminal, now = run.epochs_planned, sys.stdout.isatty(), time.monotonic()
+    if now - run.last_print < (0.2 if terminal else 20) or not run.epochs_done:
         return
     run.last_print = now
     spent = now - run.started
-    left = spent / run.epochs_done * max(total - run.epochs_done, 0) if run.epochs_done else math.nan
+    left = spent / run.epochs_done * max(total - run.epochs_done, 0)
     line = f"seed {seed}, {run.epochs_done}/{total} epochs, loss {state.loss:.3f}, {spent:.0f} s, about {left:.0f} s left ({names[0]}, epoch {state.epoch})"
     print(
         ("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(shutil.get_terminal_size().columns - 1)) if terminal else line,

@@ -99,7 +99,7 @@ def test_running__workers_end_with_their_script_and_it_goes_on(tmp_path):
         time.sleep(0.1)
     assert not alive(workers[0])
     worker_log = next(path for path in logs() if "1of2" in path.name)
-    assert worker_log.read_text().count('"done"') < 6  # it had not finished its share
+    assert worker_log.read_text().count('"done"') < 8  # it had not finished its share
     finished(["--workers", "1", "--seeds", "4", "--out", "killed"], tmp_path)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
 
