@@ -250,7 +250,14 @@ def steps_of(name, **curves):
 
 
 @pytest.mark.parametrize(
-    "probe, verdict", [(PEAKED, "reproduced"), (RISING, "not reproduced"), (RISING[::-1], "not reproduced"), (FLAT, "not reproduced")]
+    "probe, verdict",
+    [
+        (PEAKED, "reproduced"),
+        (RISING, "not reproduced"),
+        (RISING[::-1], "not reproduced"),
+        (FLAT, "not reproduced"),
+        ([20, 30, 45, 60, 75, 74.9, 74.8, 74.8], "not reproduced"),  # a loss of .2 points, certain and empty
+    ],
 )
 def test_phases_fig6__rule(probe, verdict):
     run = steps_of("transfer", accuracy=RISING, probe_1=probe, probe_2=RISING, probe_3=FLAT, loss_1=DIP)
