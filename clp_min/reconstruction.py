@@ -52,8 +52,11 @@ def layer_features(model, x, batch_size=1000):
 
 
 def _standardised(features, test_features):
+    """Mean 0 and, on the training data, variance 1; less for a feature that hardly varies there (a unit that one image wakes): it would
+    explode on held-out data."""
     mean, sd = features.mean(0), features.std(0)
-    sd = torch.where(sd > 1e-6, sd, torch.ones_like(sd))  # a dead feature stays 0
+    floor = 0.1 * sd.square().mean().sqrt()
+    sd = sd.clamp(min=float(floor) or 1.0)
     return (features - mean) / sd, (test_features - mean) / sd
 
 

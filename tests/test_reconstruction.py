@@ -73,6 +73,16 @@ def test_reconstruction_loss__ends_of_the_scale():
     assert_close(reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9)  # nothing: the mean image
 
 
+def test_reconstruction_loss__a_unit_that_hardly_varies_does_not_explode():
+    """Constant but for 1e-5 in training, alive on one held-out image: divided by its own spread it would be 1e5."""
+    f, u = torch.randn(100, 3), torch.randn(40, 3)
+    x, v = f @ torch.randn(3, 8), None
+    v = u @ torch.linalg.lstsq(f, x).solution
+    quiet, woken = 1e-5 * torch.randn(100, 1), torch.zeros(40, 1)
+    woken[0] = 1.0
+    assert float(reconstruction_loss(torch.cat([f, quiet], 1), x, torch.cat([u, woken], 1), v)) < 0.05
+
+
 def test_linear_probe__equals_argmax_of_least_squares():
     f, u, y = torch.randn(80, 6, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64), torch.arange(80) % 4
     scores = ridge(f.numpy(), np.eye(4)[y.numpy()], u.numpy(), 1e-3)
