@@ -242,13 +242,15 @@ def finish(run):
 
 def replot(run):
     """Redraw the figures from the results files."""
-    for panel in run.panels:
-        path = result_path(run, panel.__name__)
+    paths = [result_path(run, panel.__name__) for panel in run.panels]
+    if not any(path.exists() for path in paths):
+        raise ValueError(f"{run.arguments.out} holds no result of these panels: run without --plot first")
+    for path in paths:
         if path.exists():
             draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
-        print(f"drew {path.with_suffix('.png')}" if path.exists() else f"{path} does not exist: run without --plot first")
-    if not any(result_path(run, panel.__name__).exists() for panel in run.panels):
-        raise ValueError(f"{run.arguments.out} holds no result of these panels: run without --plot first")
+            print(f"drew {path.with_suffix('.png')}")
+        else:
+            print(f"{path} does not exist: run without --plot first")
 
 
 def call(main):

@@ -104,14 +104,12 @@ def announce(run, jobs, disk=0.0, before=None):
     jobs: label -> (Setup, schedules) of every sweep of a seed; disk: GB beside the checkpoints, for each process; before: label -> (Setup,
     epochs) of a net that its units train first. With --dry-run: one real step of the real model, then the program ends.
     """
-    arguments, before = run.arguments, before or {}
-    flops = {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
+    arguments, flops = run.arguments, {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
+    first = {label: (_flops(one) * len(one.x) * epochs, epochs) for label, (one, epochs) in (before or {}).items()}  # cost, epochs
     setup = jobs[max(flops, key=flops.get)][0]  # the largest
     run.units, costs = units_of(run.seeds, jobs, flops)
-    costs = [
-        cost + (_flops(before[u[1]][0]) * len(setup.x) * before[u[1]][1] if u[1] in before else 0) for cost, u in zip(costs, run.units)
-    ]
-    epochs = [distinct_epochs(schedules) + before.get(label, (None, 0))[1] for _, label, schedules in run.units]
+    costs = [cost + first.get(label, (0, 0))[0] for cost, (_, label, _) in zip(costs, run.units)]
+    epochs = [distinct_epochs(schedules) + first.get(label, (0, 0))[1] for _, label, schedules in run.units]
     (share, n), total = run.share, sum(epochs)
     if n == 1:
         on_cpu = torch.device(arguments.device).type == "cpu" and arguments.scale == "quick"
@@ -136,14 +134,19 @@ def announce(run, jobs, disk=0.0, before=None):
             flush=True,
         )
     if arguments.dry_run:
-        state, began = fresh_state(setup, 0), time.monotonic()
-        state.model.train()
-        x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
-        loss = float(training_step(state.model, state.optimizer, x, y, setup.loss, setup.clip, setup.autocast, setup.channels_last))
-        print(f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss {loss:.3f}; nothing was written")
+        _one_step(setup)
         raise SystemExit(0)
     if run.share == (0, 1):
         run.workers = start_workers(run.script, run.argv, n)
+
+
+def _one_step(setup):
+    """One real step of the real model, for --dry-run."""
+    state, began = fresh_state(setup, 0), time.monotonic()
+    state.model.train()
+    x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
+    loss = float(training_step(state.model, state.optimizer, x, y, setup.loss, setup.clip, setup.autocast, setup.channels_last))
+    print(f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss {loss:.3f}; nothing was written")
 
 
 def units(run):

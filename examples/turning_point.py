@@ -31,27 +31,23 @@ def revisiting_turning_point(run):
     """Impairment against the duration of the deficit, and the training loss on blurred data.
 
     Turning point: a seed's first duration within 5 % of its largest impairment. Convergence: its first epoch with training loss < 5 % of
-    log(classes). Verdict: "reproduced" if the impairment is > 5 points and > 3 standard errors where the other seeds' is largest, every seed's
-    turning point lies inside the grid, and log2(turning point / convergence) is within ±1, its three standard errors included, over >= 3 seeds: they agree
-    to a factor of two.
+    log(classes). Verdict: "reproduced" if the impairment is > 5 points and > 3 standard errors where the other seeds' is largest, every
+    seed's turning point lies inside the grid, and log2(turning point / convergence) is within ±1, its three standard errors included,
+    over >= 3 seeds: they agree to a factor of two.
     """
     durations, log = run.config.turning_durations, run.log
     lost = [[log.last(s, "blur 0", "accuracy") - log.last(s, f"blur {d}", "accuracy") for d in durations] for s in run.seeds]
     turns = [durations[i] for i in map(verdicts.saturation, lost)]
-    ratios = {
-        share: headline(
-            [math.log2(max(t, 1) / convergence(run, s, share)) for t, s in zip(turns, run.seeds)], "log2 (turning / convergence)"
-        )
-        for share in SHARES
-    }
-    effect, largest = ratios[SHARES[1]], headline(verdicts.peak(lost)[1], "points of accuracy lost")
+    reached = {share: [convergence(run, s, share) for s in run.seeds] for share in SHARES}
+    effect = headline([math.log2(max(t, 1) / e) for t, e in zip(turns, reached[SHARES[1]])], "log2 (turning / convergence)")
+    largest = headline(verdicts.peak(lost)[1], "points of accuracy lost")
     inside = all(0 < t < durations[-1] for t in turns)
     near = abs(effect["mean"]) + 3 * effect["standard_error"] < 1
     verdict = verdicts.verdict(largest, least=5.0)
     epochs, losses = zip(*(log.series(s, f"blur {durations[-1]}", "loss") for s in run.seeds))
-    epoch_of = {share: headline([convergence(run, s, share) for s in run.seeds], "")["mean"] for share in SHARES}
     at = ", ".join(
-        f"{100 * share:g} % of log(classes) " + ("not in every seed" if math.isnan(e) else f"at {e:.0f}") for share, e in epoch_of.items()
+        f"{100 * share:g} % of log(classes) " + (f"at {sum(e) / len(e):.0f}" if math.isfinite(sum(e)) else "not in every seed")
+        for share, e in reached.items()
     )
     converged = math.isfinite(effect["mean"])
     return {
