@@ -1,19 +1,11 @@
-"""CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and Tiny ImageNet, read from their original files into one tensor each.
+"""A data set as two pairs of tensors, and the named real sets (read by ``clp_min.files``).
 
-``load`` looks in the folder it is given, or in the environment variable CLP_DATA; it downloads only when asked to. Files may hold any
-number of records. The synthetic sets are in ``clp_min.synthetic``.
+``load`` looks in the folder it is given, or in the environment variable CLP_DATA; it downloads only
+when asked to. The synthetic sets are in ``clp_min.synthetic``.
 """
 
-import gzip
 import hashlib
 import os
-import pickle
-import shutil
-import tarfile
-import tempfile
-import urllib.request
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,10 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from clp_min.files import SETS, download_set, idx_path
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """``train`` and ``test`` are pairs (x, y): x (n, channels, height, width) or (n, d), y (n,) int64 in 0..classes - 1."""
+    """``train`` and ``test`` are pairs (x, y): x (n, channels, height, width) or (n, d), y (n,)
+    int64 in 0..classes - 1."""
 
     name: str
     classes: int
@@ -36,41 +31,77 @@ class Dataset:
         """From NumPy pairs; images of bytes become floats in [0, 1]."""
 
         def tensors(pair):
-            x, y = torch.tensor(np.ascontiguousarray(pair[0])), torch.tensor(np.asarray(pair[1], dtype=np.int64))
+            x, y = (
+                torch.tensor(np.ascontiguousarray(pair[0])),
+                torch.tensor(np.asarray(pair[1], dtype=np.int64)),
+            )
             return (x.float() / 255 if x.dtype == torch.uint8 else x), y
 
         return Dataset(name, classes, tensors(train), tensors(test))
 
     def to(self, device):
         """The same set on ``device``."""
-        return replace(self, train=tuple(t.to(device) for t in self.train), test=tuple(t.to(device) for t in self.test))
+        return replace(
+            self, train=tuple(t.to(device) for t in self.train),
+            test=tuple(t.to(device) for t in self.test),
+        )
 
     def standardised(self, floor=0.01):
-        """Mean 0 and variance 1 per channel (per set for vectors), by the training images; a deviation below ``floor`` counts as it."""
+        """Mean 0 and variance 1 per channel (per set for vectors), by the training images; a
+        deviation below ``floor`` counts as it."""
         x = self.train[0]
         dims = (0, 2, 3) if x.dim() == 4 else tuple(range(x.dim()))
         mean, sd = x.mean(dims, keepdim=True), x.std(dims, keepdim=True).clamp(min=floor)
-        return replace(self, train=((x - mean) / sd, self.train[1]), test=((self.test[0] - mean) / sd, self.test[1]))
+        return replace(
+            self, train=((x - mean) / sd, self.train[1]),
+            test=((self.test[0] - mean) / sd, self.test[1]),
+        )
 
     def subset(self, n, *key):
-        """``n`` training examples, the classes as balanced as their numbers allow (see ``stratified``)."""
+        """``n`` training examples, the classes as balanced as their numbers allow (see
+        ``stratified``)."""
         chosen = stratified(self.train[1], n, *key)
         return replace(self, train=(self.train[0][chosen], self.train[1][chosen]))
 
     def resized(self, size):
-        """Images averaged over a size x size grid of cells (32 -> 16: means of 2x2 pixels)."""
-        return replace(
-            self,
-            train=(F.adaptive_avg_pool2d(self.train[0], size), self.train[1]),
-            test=(F.adaptive_avg_pool2d(self.test[0], size), self.test[1]),
-        )
+        """Images of size x size: means over cells (32 -> 16: of 2x2 pixels), bilinear if larger."""
+
+        def changed(x, y):
+            if size <= x.shape[2]:
+                return F.adaptive_avg_pool2d(x, size), y
+            return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False), y
+
+        return replace(self, train=changed(*self.train), test=changed(*self.test))
+
+    def relabelled(self, classes, change):
+        """The set that ``change`` (x, y) -> (x, y) makes of both parts, with so many classes."""
+        train, test = change(*self.train), change(*self.test)
+        return replace(self, classes=classes, train=train, test=test)
+
+    def halves(self):
+        """(the set of the first half of the classes, the second half's with labels from 0)."""
+        half = self.classes // 2
+
+        def part(low, high):
+            def chosen(x, y):
+                kept = (y >= low) & (y < high)
+                return x[kept], y[kept] - low
+
+            return self.relabelled(high - low, chosen)
+
+        return part(0, half), part(half, self.classes)
 
 
 def stratified(y, n, *key):
-    """Indices (n,) of a random subset with the class shares of y (n,), rounded; depends on ``key`` alone. ValueError: n > len(y)."""
+    """Indices (n,) of a random subset with the class shares of y (n,), rounded; depends on
+    ``key`` alone. ValueError: n > len(y)."""
     if not 0 < n <= len(y):
-        raise ValueError(f"train size must lie in 1..{len(y)} (the set's training examples), got {n}")
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little"))
+        raise ValueError(
+            f"train size must lie in 1..{len(y)} (the set's training examples), got {n}"
+        )
+    rng = np.random.default_rng(
+        int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
+    )
     labels = y.cpu().numpy()
     order = rng.permutation(len(labels))
     place = np.empty(len(labels))  # each example's place among its class, as a share of the class
@@ -80,237 +111,32 @@ def stratified(y, n, *key):
     return torch.from_numpy(rng.permutation(np.argsort(place, kind="stable")[:n])).to(y.device)
 
 
-# ---- the original files ----------------------------------------------------------------------------------------------------------------
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads CIFAR's pickles: NumPy arrays and built-in containers, and nothing that could run code."""
-
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
-        if name == "_reconstruct":
-            return np.ndarray.__reduce__(np.empty(0))[0]
-        return getattr(np, name)
-
-
-def _read(path, reader):
-    """reader(path), with every way in which a file can be broken turned into one sentence."""
-    broken = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, zlib.error, pickle.UnpicklingError)
-    try:
-        return reader(path)
-    except broken as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); remove it and get it again") from None
-
-
-def _cifar_file(path):
-    with open(path, "rb") as file:
-        content = _ArraysOnly(file, encoding="bytes").load()
-    data, labels = content[b"data"], content.get(b"labels", content.get(b"fine_labels"))
-    if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
-        raise ValueError(f"{data.shape} {data.dtype} for {len(labels)} labels")
-    return data.reshape(-1, 3, 32, 32), np.array(labels)
-
-
-def _cifar(folder, train_files, test_file):
-    parts = [_read(folder / name, _cifar_file) for name in train_files]
-    return tuple(np.concatenate(p) for p in zip(*parts)), _read(folder / test_file, _cifar_file)
-
-
-def _idx(path):
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        content = file.read()
-    zero, kind, dims = int.from_bytes(content[:2], "big"), content[2], content[3]
-    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
-    if zero != 0 or kind != 8 or values.size != np.prod(shape):
-        raise ValueError(f"its header says {shape}, it holds {values.size} values")
-    return values.reshape(shape)
-
-
-def _idx_set(folder):
-    def pair(part):
-        images, labels = (_read(_idx_path(folder, f"{part}-{kind}-ubyte"), _idx) for kind in ("images-idx3", "labels-idx1"))
-        if len(images) != len(labels):
-            raise ValueError(f"{folder} holds {len(images)} {part} images and {len(labels)} labels; get the files again")
-        return images[:, None], labels
-
-    return pair("train"), pair("t10k")
-
-
-def _idx_path(folder, name):
-    """The file, or the file with .gz; torchvision keeps both."""
-    return folder / name if (folder / name).exists() else folder / (name + ".gz")
-
-
-def _jpeg(path):
-    from matplotlib.image import imread
-
-    image = imread(path)
-    image = np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1)  # some are grey
-    if image.shape != (3, 64, 64):
-        raise ValueError(f"its shape is {image.shape}")
-    return image
-
-
-def _tiny_imagenet(folder, only=None):
-    """Classes in the order of their WordNet numbers; ``only`` some of them."""
-    wnids = sorted((folder / "wnids.txt").read_text().split())
-    missing = sorted(set(only or ()) - set(wnids))
-    if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} of the {len(only)} classes, {missing[0]} among them")
-    number = {wnid: k for k, wnid in enumerate(sorted(only) if only else wnids)}
-    train = [(path, number[wnid]) for wnid in number for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))]
-    rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
-    test = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in rows if wnid in number]
-    if not train or not test:
-        raise ValueError(f"{folder} holds {len(train)} training and {len(test)} validation images of the classes asked for")
-    return tuple((np.stack([_read(path, _jpeg) for path, _ in part]), np.array([k for _, k in part])) for part in (train, test))
-
-
-# the fifty classes of "Trap of feature diversity", Appendix (named there in words; these are their WordNet numbers)
-TINY_IMAGENET_50 = tuple(
-    """
-    n01698640 n01774750 n01917289 n01945685 n02002724 n02106662 n02125311 n02206856 n02226429 n02231487 n02233338 n02395406 n02403003
-    n02437312 n02480495 n02509815 n02666196 n02788148 n02791270 n02802426 n02808440 n02823428 n02906734 n02950826 n02963159 n02988304
-    n03085013 n03089624 n03355925 n03584254 n03662601 n03814639 n03838899 n03891332 n04099969 n04146614 n04179913 n04251144 n04254777
-    n04356056 n04366367 n04398044 n04465501 n04532670 n04540053 n06596364 n07583066 n07695742 n09193705 n09428293
-""".split()
-)
-
-_IDX_FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-_CIFAR10_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
-
-# name -> number of classes, folders to look in, reader of such a folder, a file that shows that the set is there
-SETS = {
-    "cifar10": (
-        10,
-        ("cifar-10-batches-py", "cifar10/cifar-10-batches-py"),
-        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch"),
-        "test_batch",
-    ),
-    "cifar100": (100, ("cifar-100-python", "cifar100/cifar-100-python"), lambda d: _cifar(d, ["train"], "test"), "test"),
-    "mnist": (10, ("MNIST/raw", "mnist"), _idx_set, "train-images-idx3-ubyte"),
-    "fashion_mnist": (10, ("FashionMNIST/raw", "fashion_mnist"), _idx_set, "train-images-idx3-ubyte"),
-    "tiny_imagenet": (200, ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"), _tiny_imagenet, "wnids.txt"),
-    "tiny_imagenet50": (
-        50,
-        ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"),
-        lambda d: _tiny_imagenet(d, TINY_IMAGENET_50),
-        "wnids.txt",
-    ),
-}
-
-# name -> folder that the download fills, then (address, MD5 or None) of each file; sums as published by the sets' authors
-DOWNLOADS = {
-    "cifar10": ("cifar-10-batches-py", [("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")]),
-    "cifar100": ("cifar-100-python", [("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")]),
-    "mnist": (
-        "MNIST/raw",
-        list(
-            zip(
-                ["https://ossci-datasets.s3.amazonaws.com/mnist/" + name for name in _IDX_FILES],
-                [
-                    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-                    "d53e105ee54ea40749a09fcbcd1e9432",
-                    "9fb629c4189551a2d022fa330f9573f3",
-                    "ec29112dd5afa0611ce80d1b7f02629c",
-                ],
-            )
-        ),
-    ),
-    "fashion_mnist": (
-        "FashionMNIST/raw",
-        list(
-            zip(
-                ["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/" + name for name in _IDX_FILES],
-                [
-                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                    "25c81989df183df01b3e8a0aad5dffbe",
-                    "bef4ecab320f06d8554ea6380940ec79",
-                    "bb300cfdad3c16e7a12a480ee83cd310",
-                ],
-            )
-        ),
-    ),
-    "tiny_imagenet": ("tiny-imagenet-200", [("http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)]),
-}
-DOWNLOADS["tiny_imagenet50"] = DOWNLOADS["tiny_imagenet"]
-
-
 def load(name, data_dir=None, download=False):
-    """The named set -> Dataset, floats in [0, 1], not standardised. Names: the keys of SETS; tiny_imagenet50 is fifty of its classes.
+    """The named set -> Dataset, floats in [0, 1], not standardised. Names: the keys of SETS;
+    tiny_imagenet50 is fifty of its classes.
 
-    data_dir (else CLP_DATA) may be laid out as torchvision does (MNIST/raw, cifar-10-batches-py …) or plainly (mnist, cifar10/…); idx
-    files may be gzipped. download: fetch what is missing into data_dir. ValueError: unknown name, no such files (the paths tried are
-    listed), a damaged file.
+    data_dir (else CLP_DATA) may be laid out as torchvision does (MNIST/raw, cifar-10-batches-py …)
+    or plainly (mnist, cifar10/…); idx files may be gzipped. download: fetch what is missing into
+    data_dir. ValueError: unknown name, no such files (the paths tried are listed), a damaged file.
     """
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(SETS)}")
     root = data_dir or os.environ.get("CLP_DATA")
     if not root:
-        raise ValueError(f"{name} needs a folder: give --data-dir or set CLP_DATA (and --download to fetch it there)")
+        raise ValueError(
+            f"{name} needs a folder: give --data-dir or set CLP_DATA (and --download to fetch it"
+            " there)"
+        )
     classes, folders, reader, witness = SETS[name]
     tried = [Path(root) / folder for folder in folders]
 
     def found():
-        return next((folder for folder in tried if _idx_path(folder, witness).exists()), None)
+        return next((folder for folder in tried if idx_path(folder, witness).exists()), None)
 
     if found() is None and download:
-        _download(name, Path(root))
+        download_set(name, Path(root))
     if found() is None:
-        raise ValueError(f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it")
+        raise ValueError(
+            f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it"
+        )
     return Dataset.from_arrays(name, classes, *reader(found()))
-
-
-def _download(name, root):
-    """Fetch the set's files, check their sums, and only then move them to their names."""
-    folder, files = DOWNLOADS[name]
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as temporary:
-        temporary = Path(temporary)
-        (temporary / "content").mkdir()
-        for address, md5 in files:
-            archive = temporary / address.rsplit("/", 1)[1]
-            print(f"downloading {address}", flush=True)
-            try:
-                with urllib.request.urlopen(address, timeout=60) as source, open(archive, "wb") as target:
-                    shutil.copyfileobj(source, target)
-            except OSError as error:
-                raise ValueError(f"could not download {address} ({error})") from None
-            with open(archive, "rb") as file:
-                digest = hashlib.md5()
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            if md5 and digest.hexdigest() != md5:
-                raise ValueError(f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again")
-            _unpack(archive, temporary / "content")
-        inner = temporary / "content" / Path(folder).name  # archives bring their folder along, single files do not
-        content = inner if inner.is_dir() else inner.parent
-        if md5 is None:  # Tiny ImageNet publishes no sum
-            _check_tiny_imagenet(content)
-        (root / folder).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.replace(content, root / folder)
-        except OSError:
-            if not (root / folder).exists():  # else another process was faster
-                raise
-
-
-def _unpack(archive, target):
-    if archive.name.endswith(".tar.gz"):
-        with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
-    elif archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(target)
-    else:
-        os.replace(archive, target / archive.name)
-
-
-def _check_tiny_imagenet(folder):
-    train, val = len(list(folder.glob("train/*/images/*.JPEG"))), len(list(folder.glob("val/images/*.JPEG")))
-    if (train, val) != (100_000, 10_000):
-        raise ValueError(f"the archive of Tiny ImageNet holds {train} + {val} images, not 100000 + 10000: try again")

@@ -1,32 +1,39 @@
-"""Deficits: what is done to the training data for a while (Achille et al. 2018). Images in, images out; labels in, labels out.
+"""Deficits: what is done to the training data for a while (Achille et al. 2018). Images in, images
+out; labels in, labels out.
 
-All functions take batches, work on the device of their input and leave it unchanged. ``images``, ``labels`` and ``fixed_labels`` turn one into the
-``deficit`` of a ``schedule.Phase``, which is applied to the training set alone: nothing here ever sees a test set.
+All functions take batches, work on the device of their input and leave it unchanged. ``images``,
+``labels`` and ``fixed_labels`` turn one into the ``deficit`` of a ``schedule.Phase``, which is
+applied to the training set alone: nothing here ever sees a test set.
 """
 
 import torch
 import torch.nn.functional as F
 
-CHUNK = 4096  # images that a deficit works on at once, so that a blurred CIFAR-10 needs one copy of the set and not four
+CHUNK = 4096  # images that a deficit works on at once: a blurred CIFAR-10 needs one copy, not four
 
 
 def images(function, **settings):
     """The phase deficit (x, y, generator) -> (function(x, **settings), y)."""
-    return lambda x, y, generator: (torch.cat([function(part, **settings) for part in x.split(CHUNK)]), y)
+    return lambda x, y, generator: (
+        torch.cat([function(part, **settings) for part in x.split(CHUNK)]), y,
+    )
 
 
 def labels(function, *arguments, **settings):
-    """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings)), for functions that draw nothing (``permute_labels``)."""
+    """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings)), for
+    functions that draw nothing (``permute_labels``)."""
     return lambda x, y, generator: (x, function(y, *arguments, **settings))
 
 
 def fixed_labels(y_given):
-    """The phase deficit under which the training set has these labels (n,), drawn once: those of ``label_noise`` or ``random_labels``."""
+    """The phase deficit under which the training set has these labels (n,), drawn once: those of
+    ``label_noise`` or ``random_labels``."""
     return lambda x, y, generator: (x, y_given)
 
 
 def noise_images(x, y, generator):
-    """Phase deficit: every image is replaced by white noise N(0, 1), drawn anew each epoch, under its true label.
+    """Phase deficit: every image is replaced by white noise N(0, 1), drawn anew each epoch, under
+    its true label.
 
     Standardised images have mean 0 and variance 1 too. Achille et al.'s "sensory deprivation".
     """
@@ -35,51 +42,76 @@ def noise_images(x, y, generator):
 
 def _require_images(x):
     if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"x must be a float tensor (n, channels, height, width), got {tuple(x.shape)} {x.dtype}")
+        raise ValueError(
+            f"x must be a float tensor (n, channels, height, width), got {tuple(x.shape)} {x.dtype}"
+        )
 
 
 def gaussian_blur(x, kernel_size=7, sigma=3.0):
     """Gaussian blur, separable, reflect padding. (n, c, h, w) -> (n, c, h, w).
 
-    The weights exp(-i^2 / 2 sigma^2), i = -(k-1)/2 .. (k-1)/2, are normalised to sum 1. Default 7 and 3: the "heavy Gaussian blur" of
-    "Revisiting critical learning periods", Appendix B.1; with sigma 3 seven taps are nearly a box.
-    ValueError: an even kernel, sigma <= 0, or a kernel whose half width reaches the size of the image.
+    The weights exp(-i^2 / 2 sigma^2), i = -(k-1)/2 .. (k-1)/2, are normalised to sum 1. Default 7
+    and 3: the "heavy Gaussian blur" of "Revisiting critical learning periods", Appendix B.1; with
+    sigma 3 seven taps are nearly a box. ValueError: an even kernel, sigma <= 0, or a kernel whose
+    half width reaches the size of the image.
     """
     _require_images(x)
     half = kernel_size // 2
     if kernel_size % 2 != 1 or sigma <= 0:
-        raise ValueError(f"kernel_size must be odd and sigma positive, got {kernel_size} and {sigma}")
+        raise ValueError(
+            f"kernel_size must be odd and sigma positive, got {kernel_size} and {sigma}"
+        )
     if half >= min(x.shape[-2:]):
-        raise ValueError(f"kernel_size {kernel_size} needs images larger than {half} pixels, got {tuple(x.shape[-2:])}")
-    taps = torch.exp(-torch.arange(-half, half + 1, device=x.device, dtype=x.dtype).square() / (2 * sigma**2))
+        raise ValueError(
+            f"kernel_size {kernel_size} needs images larger than {half} pixels, got"
+            f" {tuple(x.shape[-2:])}"
+        )
+    taps = torch.exp(
+        -torch.arange(-half, half + 1, device=x.device, dtype=x.dtype).square() / (2 * sigma**2)
+    )
     taps = taps / taps.sum()
 
-    def matrix(size):  # (size, size): row i holds the weights of pixel i, those beyond the edge folded back by reflection
-        padded = F.pad(torch.eye(size, device=x.device, dtype=x.dtype).unsqueeze(0), (half, half), mode="reflect")
+    def matrix(size):
+        """(size, size): row i holds pixel i's weights, those beyond the edge folded back."""
+        padded = F.pad(
+            torch.eye(size, device=x.device, dtype=x.dtype).unsqueeze(0), (half, half),
+            mode="reflect",
+        )
         return F.conv1d(padded.transpose(0, 1), taps.view(1, 1, -1)).squeeze(1).T
 
     return matrix(x.shape[2]) @ x @ matrix(x.shape[3]).T
 
 
 def downsample_blur(x, size=8, antialias=False):
-    """Down to ``size`` x ``size`` pixels and back, both bilinear: Achille et al.'s blur is 32 -> 8 -> 32. (n, c, h, w) -> (n, c, h, w).
+    """Down to ``size`` x ``size`` pixels and back, both bilinear: Achille et al.'s blur is 32 -> 8
+    -> 32. (n, c, h, w) -> (n, c, h, w).
 
-    antialias=False interpolates between four neighbours and ignores the rest, which leaves aliases; True averages over the area,
-    as PIL's resize does. The two differ, and the paper does not say which it used.
+    antialias=False interpolates between four neighbours and ignores the rest, which leaves aliases;
+    True averages over the area, as PIL's resize does. The two differ, and the paper does not say
+    which it used.
     """
     _require_images(x)
     if not 0 < size <= min(x.shape[-2:]):
-        raise ValueError(f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}")
-    small = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
+        raise ValueError(
+            f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}"
+        )
+    small = F.interpolate(
+        x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
+    )
     return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def pooled_blur(x, size=4):
-    """Mean over a ``size`` x ``size`` grid of cells, then bilinear back. (n, c, h, w) -> (n, c, h, w). The blur of the small real sets."""
+    """Mean over a ``size`` x ``size`` grid of cells, then bilinear back. (n, c, h, w) -> (n, c,
+    h, w). The blur of the small real sets."""
     _require_images(x)
     if not 0 < size <= min(x.shape[-2:]):
-        raise ValueError(f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}")
-    return F.interpolate(F.adaptive_avg_pool2d(x, size), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        raise ValueError(
+            f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}"
+        )
+    return F.interpolate(
+        F.adaptive_avg_pool2d(x, size), size=x.shape[-2:], mode="bilinear", align_corners=False
+    )
 
 
 def vertical_flip(x):
@@ -89,29 +121,39 @@ def vertical_flip(x):
 
 
 def permute_labels(y, permutation):
-    """Relabel the classes: y -> permutation[y]; ``permutation`` (classes,) holds every class once. (n,) -> (n,).
+    """Relabel the classes: y -> permutation[y]; ``permutation`` (classes,) holds every class once.
+    (n,) -> (n,).
 
     ValueError: not a permutation, or a label outside it.
     """
     permutation = torch.as_tensor(permutation, device=y.device)
     if permutation.device.type != "meta":
-        if not torch.equal(permutation.sort().values, torch.arange(len(permutation), device=y.device)):
-            raise ValueError(f"permutation must hold every class 0..{len(permutation) - 1} once, got {permutation.tolist()}")
+        if not torch.equal(
+            permutation.sort().values, torch.arange(len(permutation), device=y.device)
+        ):
+            raise ValueError(
+                f"permutation must hold every class 0..{len(permutation) - 1} once, got"
+                f" {permutation.tolist()}"
+            )
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(permutation):
-            raise ValueError(f"labels must lie in 0..{len(permutation) - 1}, got {int(y.min())}..{int(y.max())}")
+            raise ValueError(
+                f"labels must lie in 0..{len(permutation) - 1}, got {int(y.min())}..{int(y.max())}"
+            )
     return permutation[y].to(y.dtype)
 
 
 def random_labels(y, generator):
-    """The labels shuffled over the examples: no label has to do with its image, the class frequencies are kept. (n,) -> (n,)."""
+    """The labels shuffled over the examples: no label has to do with its image, the class
+    frequencies are kept. (n,) -> (n,)."""
     return y[torch.randperm(len(y), device=y.device, generator=generator)]
 
 
 def label_noise(y, fraction, classes, generator):
-    """Redraw exactly round(fraction * n) labels uniformly over all ``classes`` -> (labels (n,), mask (n,) of the redrawn).
+    """Redraw exactly round(fraction * n) labels uniformly over all ``classes`` -> (labels (n,),
+    mask (n,) of the redrawn).
 
-    The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really change.
-    ValueError: fraction outside [0, 1].
+    The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really
+    change. ValueError: fraction outside [0, 1].
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie in [0, 1], got {fraction}")

@@ -1,4 +1,5 @@
-"""Full gradient, effective gradient and the optimum of averaged snapshots ("Revisiting critical learning periods", sections 4.2 and 4.4).
+"""Full gradient, effective gradient and the optimum of averaged snapshots ("Revisiting critical
+learning periods", sections 4.2 and 4.4).
 
 Flat vectors (p,) follow model.parameters().
 """
@@ -13,33 +14,51 @@ def flat_parameters(model):
 
 
 def full_gradient(model, x, y, batch_size=256):
-    """Gradient of the mean cross-entropy over all of x (n, ...), y (n,) -> (p,): the paper's true gradient of l(theta).
+    """Gradient of the mean cross-entropy over all of x (n, ...), y (n,) -> (p,): the paper's true
+    gradient of l(theta).
 
-    Exact, in the mode the model is in (eval mode, or BatchNorm makes it depend on ``batch_size``); the model's .grad is not touched.
+    Exact, in the mode the model is in (eval mode, or BatchNorm makes it depend on ``batch_size``);
+    the model's .grad is not touched.
     """
     if len(x) != len(y) or not len(x):
-        raise ValueError(f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}")
+        raise ValueError(
+            f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}"
+        )
     if y.is_floating_point() or batch_size < 1:
-        raise ValueError(f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}")
+        raise ValueError(
+            f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}"
+        )
     parameters = list(model.parameters())
     if not all(p.requires_grad for p in parameters):
-        raise ValueError("a parameter is frozen (requires_grad is False): the full gradient is that of all parameters")
-    total = torch.zeros(sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype)
+        raise ValueError(
+            "a parameter is frozen (requires_grad is False): the full gradient is that of all"
+            " parameters"
+        )
+    total = torch.zeros(
+        sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype
+    )
     for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
         loss = F.cross_entropy(model(xb), yb, reduction="sum")
-        total += torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, allow_unused=False)])
+        total += torch.cat(
+            [g.flatten() for g in torch.autograd.grad(loss, parameters, allow_unused=False)]
+        )
     return total / len(x)
 
 
 def effective_gradient(gradient, direction):
-    """Definition 1: the projection (g . d / |d|^2) d of a stochastic gradient (p,) on a direction (p,) -> (p,).
+    """Definition 1: the projection (g . d / |d|^2) d of a stochastic gradient (p,) on a direction
+    (p,) -> (p,).
 
-    The direction is the full gradient, or as the paper measures it the vector from the current parameters to the optimum. For g = d + noise
-    its squared norm has mean |d|^2 + u' Sigma u, u = d / |d|: it does not vanish with d (the paper's Theorem 2 says it does).
-    ValueError: shapes differ, or a zero direction.
+    The direction is the full gradient, or as the paper measures it the vector from the current
+    parameters to the optimum. For g = d + noise its squared norm has mean |d|^2 + u' Sigma u, u = d
+    / |d|: it does not vanish with d (the paper's Theorem 2 says it does). ValueError: shapes
+    differ, or a zero direction.
     """
     if gradient.shape != direction.shape or gradient.dim() != 1:
-        raise ValueError(f"gradient and direction must be vectors of one length, got {tuple(gradient.shape)} and {tuple(direction.shape)}")
+        raise ValueError(
+            f"gradient and direction must be vectors of one length, got {tuple(gradient.shape)}"
+            f" and {tuple(direction.shape)}"
+        )
     squared = direction.dot(direction)
     if direction.device.type != "meta" and not squared > 0:
         raise ValueError("the direction is zero: nothing can be projected on it")
@@ -47,17 +66,46 @@ def effective_gradient(gradient, direction):
 
 
 def optimum(snapshots, accuracies, top=10):
-    """Mean (p,) of the ``top`` snapshots (list of (p,), or a tensor (k, p)) with the highest test accuracies (k,), ties to the earlier one.
+    """Mean (p,) of the ``top`` snapshots (list of (p,), or a tensor (k, p)) with the highest test
+    accuracies (k,), ties to the earlier one.
 
-    The paper's stand-in for the minimum (section 4.4). It is chosen on the test set, which is harmless for a direction and would not be
-    for an accuracy. ValueError: no snapshots, or another number of accuracies.
+    The paper's stand-in for the minimum (section 4.4). It is chosen on the test set, which is
+    harmless for a direction and would not be for an accuracy. ValueError: no snapshots, or another
+    number of accuracies.
     """
     if any(float(a) != float(a) for a in accuracies):
         raise ValueError("an accuracy is nan")
     if len(snapshots) != len(accuracies) or not len(snapshots) or top < 1:
-        raise ValueError(f"need as many snapshots as accuracies and top >= 1, got {len(snapshots)}, {len(accuracies)}, {top}")
+        raise ValueError(
+            f"need as many snapshots as accuracies and top >= 1, got {len(snapshots)},"
+            f" {len(accuracies)}, {top}"
+        )
     order = sorted(range(len(snapshots)), key=lambda i: (-float(accuracies[i]), i))[:top]
-    total = torch.zeros_like(snapshots[order[0]], dtype=torch.float64)  # one at a time: they may lie on disk
+    total = torch.zeros_like(
+        snapshots[order[0]], dtype=torch.float64
+    )  # one at a time: they may lie on disk
     for i in order:
         total += snapshots[i]
     return (total / len(order)).to(snapshots[order[0]].dtype)
+
+
+def gradient_norms(model, x, y, batches, direction):
+    """Norms at one point: of batch gradients, their projections, and the full gradient -> dict.
+
+    "stochastic", "effective" (projected on ``direction`` (p,)) and "on_full" (projected on the full
+    gradient, Definition 1) are means over ``batches``, a list of indices into x (n, ...), y (n,);
+    "full" is the full gradient's norm, "cosine" that of the direction with the negative full
+    gradient.
+    """
+    gradients = [full_gradient(model, x[batch], y[batch]) for batch in batches]
+    if sum(map(len, batches)) == len(x):  # together they are the whole set
+        full = sum(gradient * (len(b) / len(x)) for gradient, b in zip(gradients, batches))
+    else:
+        full = full_gradient(model, x, y)
+    norms = {"stochastic": 0.0, "effective": 0.0, "on_full": 0.0}
+    for gradient in gradients:
+        projections = effective_gradient(gradient, direction), effective_gradient(gradient, full)
+        for key, vector in zip(norms, (gradient, *projections)):
+            norms[key] += float(vector.norm()) / len(gradients)
+    descent = -F.cosine_similarity(direction, full, dim=0)
+    return norms | {"full": float(full.norm()), "cosine": float(descent)}

@@ -1,53 +1,57 @@
-"""Mutual information of a network's outputs by binning, in bits ("Revisiting critical learning periods", Appendix B.2.2).
+"""Mutual information of a network's outputs by binning, in bits ("Revisiting critical learning
+periods", Appendix B.2.2).
 
-The network is deterministic and its inputs are distinct, so I(X;T) = H(T) and everything depends on what T is: the paper does not decide
-between the readings below, nor what becomes of logits outside [-1, 1]. Two traps stand in every figure: H(T) cannot exceed log2 N for
-N examples, and it changes with the scale of the logits alone, so that growing logits look like "memorise, then forget".
+The network is deterministic and its inputs are distinct, so I(X;T) = H(T) and everything depends on
+what T is: the paper does not decide between the readings below, nor what becomes of logits outside
+[-1, 1]. Two traps stand in every figure: H(T) cannot exceed log2 N for N examples, and it changes
+with the scale of the logits alone, so that growing logits look like "memorise, then forget".
 """
 
 import math
 
 import numpy as np
+import torch
 
 READINGS = ("joint", "per_logit", "pooled", "per_class", "label")
 
 
 def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """Binned information of outputs t (N, C) -> bits (float). ``bins`` equal intervals [low, .), the last one closed.
+    """Binned information of outputs t (N, C) -> bits (float). ``bins`` equal intervals [low, .),
+    the last one closed.
 
-    reading  "joint"      H(T), T the cell of the whole vector: <= log2 N, and as good as equal to it for ten logits
+    reading  "joint"      H(T), T the cell of the whole vector: <= log2 N, and as good as equal to
+                          it for ten logits
              "per_logit"  mean over c of H(T_c): <= log2 bins
-             "pooled"     H(pool) - mean H(row): the paper's contingency table, a row per example, its C logits the counts
+             "pooled"     H(pool) - mean H(row): the paper's contingency table, a row per example,
+                          its C logits the counts
              "per_class"  mean over c of H(T_c | y = c): "for each class"
-             "label"      I(T;Y) of the joint cell; to be shown beside its value for shuffled labels (``label_information``)
-    outside  "clip" into the end bins, "extend" by one bin on each side, "drop" the value ("joint", "label": the example)
-    Plug-in entropies: too low by about (K - 1) / (2 N ln 2) bits, K occupied cells (``plug_in_bias``). y (N,) for the last two readings.
-    ValueError: unknown reading or rule, missing or ill-shaped y, t not (N, C), nothing left after "drop".
+             "label"      I(T;Y) of the joint cell; to be shown beside its value for shuffled labels
+                          (``label_information``)
+    outside  "clip" into the end bins, "extend" by one bin on each side, "drop" the value ("joint",
+             "label": the example)
+    Plug-in entropies: too low by about (K - 1) / (2 N ln 2) bits, K occupied cells
+    (``plug_in_bias``). y (N,) for the last two readings.
+    ValueError: unknown reading or rule, missing or ill-shaped y, t not (N, C), nothing left after
+    "drop".
     """
-    t = t.detach().double().cpu().numpy() if hasattr(t, "detach") else np.asarray(t, dtype=np.float64)
-    if t.ndim != 2 or not t.size:
-        raise ValueError(f"t must be (examples, outputs), got shape {t.shape}")
-    if int(bins) != bins:
-        raise ValueError(f"bins must be a whole number, got {bins}")
-    if reading not in READINGS:
-        raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
-    if reading in ("per_class", "label"):
-        if y is None or len(y) != len(t):
-            raise ValueError(f"reading {reading!r} needs y with {len(t)} labels, got {'none' if y is None else len(y)}")
-        y = np.asarray(y.cpu() if hasattr(y, "cpu") else y)
-    if not np.isfinite(t).all():
-        raise ValueError("t holds values that are not finite")
+    t, y = _checked(t, reading, y, bins)
     cells, kept = _cells(t, bins, low, high, outside)
     if not kept.any():
         raise ValueError(f"no value lies in [{low}, {high}]")
     states = bins + 2
     if reading == "per_logit":
-        return _mean_entropy(_counts(cells, kept, np.arange(t.shape[1])[None, :], t.shape[1], states))
+        return _mean_entropy(
+            _counts(cells, kept, np.arange(t.shape[1])[None, :], t.shape[1], states)
+        )
     if reading == "per_class":
         own = y[:, None] == np.arange(t.shape[1])[None, :]
         if not (kept & own).any():
-            raise ValueError(f"no label names one of the {t.shape[1]} outputs with a value in [{low}, {high}]")
-        return _mean_entropy(_counts(cells, kept & own, np.arange(t.shape[1])[None, :], t.shape[1], states))
+            raise ValueError(
+                f"no label names one of the {t.shape[1]} outputs with a value in [{low}, {high}]"
+            )
+        return _mean_entropy(
+            _counts(cells, kept & own, np.arange(t.shape[1])[None, :], t.shape[1], states)
+        )
     if reading == "pooled":
         return entropy(np.bincount(cells[kept])) - _row_entropy(cells, kept, states)
     rows = kept.all(1)
@@ -62,15 +66,38 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
     return joint + entropy(np.bincount(labels)) - entropy(together)
 
 
+def _checked(t, reading, y, bins):
+    """t (N, C) float64 and y (N,), as NumPy arrays; y None where the reading needs none."""
+    t = t.detach().double().cpu().numpy() if torch.is_tensor(t) else np.asarray(t, dtype=np.float64)
+    if t.ndim != 2 or not t.size:
+        raise ValueError(f"t must be (examples, outputs), got shape {t.shape}")
+    if int(bins) != bins:
+        raise ValueError(f"bins must be a whole number, got {bins}")
+    if reading not in READINGS:
+        raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
+    if reading in ("per_class", "label"):
+        if y is None or len(y) != len(t):
+            raise ValueError(
+                f"reading {reading!r} needs y with {len(t)} labels, got"
+                f" {'none' if y is None else len(y)}"
+            )
+        y = np.asarray(y.cpu() if torch.is_tensor(y) else y)
+    if not np.isfinite(t).all():
+        raise ValueError("t holds values that are not finite")
+    return t, y
+
+
 def label_information(t, y, generator, **settings):
-    """(I(T;Y), its value for labels shuffled by ``generator``) of the joint code, bits: what the second has is bias, not knowledge.
+    """(I(T;Y), its value for labels shuffled by ``generator``) of the joint code, bits: what the
+    second has is bias, not knowledge.
 
-    With ten logits and 30 bins nearly every example has a cell of its own, and shuffled labels score as well as true ones.
+    With ten logits and 30 bins nearly every example has a cell of its own, and shuffled labels
+    score as well as true ones.
     """
-    import torch
-
     shuffled = y[torch.randperm(len(y), device=y.device, generator=generator)]
-    return binned_mutual_information(t, "label", y, **settings), binned_mutual_information(t, "label", shuffled, **settings)
+    return binned_mutual_information(t, "label", y, **settings), binned_mutual_information(
+        t, "label", shuffled, **settings
+    )
 
 
 def entropy(counts):
@@ -80,7 +107,8 @@ def entropy(counts):
 
 
 def plug_in_bias(cells, examples):
-    """First-order bias in bits of a plug-in entropy with that many occupied cells: -(K - 1) / (2 N ln 2) (Miller 1955)."""
+    """First-order bias in bits of a plug-in entropy with that many occupied cells: -(K - 1) / (2
+    N ln 2) (Miller 1955)."""
     return -(cells - 1) / (2 * examples * math.log(2))
 
 
@@ -104,7 +132,9 @@ def _cells(t, bins, low, high, outside):
 
 
 def _counts(cells, kept, group, groups, states):
-    return np.bincount((cells + group * states)[kept], minlength=groups * states).reshape(groups, states)
+    return np.bincount((cells + group * states)[kept], minlength=groups * states).reshape(
+        groups, states
+    )
 
 
 def _mean_entropy(counts):
@@ -121,7 +151,8 @@ def _row_entropy(cells, kept, states):
 
 
 def _codes(cells, states):
-    """One number per row, equal for equal rows; packed into 63 bits as far as they go, then renumbered."""
+    """One number per row, equal for equal rows; packed into 63 bits as far as they go, then
+    renumbered."""
     codes, size = np.zeros(len(cells), dtype=np.int64), 1
     for column in cells.T:
         if size > 2**62 // states:

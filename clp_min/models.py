@@ -1,17 +1,25 @@
-"""The networks of the five papers. Every one maps images (n, c, h, w) to logits (n, classes); the softmax is in the loss.
+"""The networks of the five papers: images (n, *shape) to logits (n, classes); the softmax is in the
+loss.
 
-Initialisation is an argument: ``init`` is called on the finished model (``kaiming_normal``); None leaves PyTorch's default.
-Layers with parameters are all plain nn modules, which is what ``clp_min.fisher`` covers exactly.
+Every constructor takes the shape of one input, (channels, height, width) or (d,), and the number of
+classes. Initialisation is an argument: ``init`` is called on the finished model
+(``kaiming_normal``); None leaves PyTorch's default. Layers with parameters are all plain nn
+modules, which is what ``clp_min.fisher`` covers exactly.
 """
+
+import math
 
 from torch import nn
 
 
 def kaiming_normal(model):
-    """Weights N(0, 2 / fan-in), the last layer N(0, 1 / fan-in), biases 0 (He et al. 2015); BatchNorm keeps weight 1, bias 0."""
+    """Weights N(0, 2 / fan-in), the last layer N(0, 1 / fan-in), biases 0 (He et al. 2015);
+    BatchNorm keeps weight 1, bias 0."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is layers[-1] else "relu")
+        nn.init.kaiming_normal_(
+            layer.weight, nonlinearity="linear" if layer is layers[-1] else "relu"
+        )
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
@@ -22,14 +30,15 @@ def _finished(model, init):
     return model
 
 
-def linear_softmax(inputs, classes, bias=False, init=None):
+def linear_softmax(shape, classes, bias=False, init=None):
     """Softmax regression, the F0 of "learning phases": one Linear layer on the flattened input."""
-    return _finished(nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes, bias=bias)), init)
+    return mlp(shape, classes, hidden=(), bias=bias, init=init)
 
 
-def mlp(sizes, bias=True, norm=False, activation=nn.ReLU, init=None):
-    """Fully connected net; ``sizes`` = (inputs, hidden …, classes); ``norm`` puts BatchNorm1d before each activation."""
-    layers = [nn.Flatten()]
+def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
+    """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each
+    activation."""
+    sizes, layers = (math.prod(shape), *hidden, classes), [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         layers.append(nn.Linear(inputs, outputs, bias=bias))
         if i < len(sizes) - 2:
@@ -43,82 +52,114 @@ def _conv(inputs, outputs, stride=1, kernel=3, norm=True, bias=True):
     return layers + ([nn.BatchNorm2d(outputs)] if norm else []) + [nn.ReLU()]
 
 
-def small_cnn(channels=3, widths=(16, 32, 64), classes=10, norm=False, pool=2, init=None):
-    """The net of the quick scale: 3x3 convolutions, all but the first with stride 2, mean over a pool x pool grid, Linear."""
-    layers, inputs = [], channels
+def small_cnn(shape=(3, 32, 32), classes=10, widths=(16, 32, 64), norm=False, pool=2, init=None):
+    """The net of the quick scale: 3x3 convolutions, all but the first with stride 2, mean over a
+    pool x pool grid, Linear."""
+    layers, inputs = [], shape[0]
     for i, width in enumerate(widths):
         layers += _conv(inputs, width, stride=1 if i == 0 else 2, norm=norm)
         inputs = width
-    return _finished(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(inputs * pool**2, classes)), init)
+    return _finished(
+        nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(inputs * pool**2, classes)
+        ),
+        init,
+    )
 
 
-def all_cnn(channels=3, classes=10, norm=True, init=None):
-    """All-CNN of Achille et al. 2018 (after Springenberg et al. 2014): nine convolutions, the mean of the last one is the logits.
+def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None):
+    """All-CNN of Achille et al. 2018 (after Springenberg et al. 2014): nine convolutions, the mean
+    of the last one is the logits.
 
-    Widths 96 96 192 192 192 192 192 192 ``classes``, stride 2 in the third and sixth, the last two 1x1; biases throughout. The last
-    convolution gives plain logits (some public code puts BatchNorm and ReLU on it). 1,621,354 parameters with BatchNorm.
+    Widths 96 96 192 192 192 192 192 192 ``classes``, stride 2 in the third and sixth, the last two
+    1x1; biases throughout. The last convolution gives plain logits (some public code puts BatchNorm
+    and ReLU on it). 1,621,354 parameters with BatchNorm.
     """
-    widths, strides, kernels = (96, 96, 192, 192, 192, 192, 192, 192), (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,)
-    layers, inputs = [], channels
+    widths, strides, kernels = (
+        (96, 96, 192, 192, 192, 192, 192, 192), (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),
+    )
+    layers, inputs = [], shape[0]
     for width, stride, kernel in zip(widths, strides, kernels):
         layers += _conv(inputs, width, stride, kernel, norm)
         inputs = width
-    return _finished(nn.Sequential(*layers, nn.Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), init)
+    return _finished(
+        nn.Sequential(
+            *layers, nn.Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        ),
+        init,
+    )
 
 
-def vgg(depth, channels=3, classes=10, norm=True, init=None):
-    """VGG-11 or VGG-16 for 32x32 images (Simonyan & Zisserman 2015): the convolutions, five max-pools, one Linear layer."""
+def vgg(shape=(3, 32, 32), classes=10, depth=16, norm=True, init=None):
+    """VGG-11 or VGG-16 for 32x32 images (Simonyan & Zisserman 2015): the convolutions, five
+    max-pools, one Linear layer."""
     plans = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
     if depth not in plans:
         raise ValueError(f"depth must be one of {sorted(plans)}, got {depth}")
-    layers, inputs = [], channels
+    layers, inputs = [], shape[0]
     for width, repeats in zip((64, 128, 256, 512, 512), plans[depth]):
         for _ in range(repeats):
             layers += _conv(inputs, width, norm=norm)
             inputs = width
         layers.append(nn.MaxPool2d(2))
-    return _finished(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)), init)
+    return _finished(
+        nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)),
+        init,
+    )
 
 
 class BasicBlock(nn.Module):
-    """relu(F(x) + shortcut(x)), F two 3x3 convolutions with BatchNorm; the shortcut is a 1x1 convolution where the shape changes."""
+    """relu(F(x) + shortcut(x)), F two 3x3 convolutions with BatchNorm; the shortcut is a 1x1
+    convolution where the shape changes."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
         first = _conv(inputs, outputs, stride, bias=False)
-        self.residual = nn.Sequential(*first, nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+        self.residual = nn.Sequential(
+            *first, nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        )
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
         self.relu = nn.ReLU()
 
     def forward(self, x):
         return self.relu(self.residual(x) + self.shortcut(x))
 
 
-def resnet(repeats, widths, channels=3, classes=10, init=None):
-    """ResNet of basic blocks with a CIFAR stem (one 3x3 convolution, no max-pool); ``repeats`` blocks of each of ``widths``."""
-    layers, inputs = _conv(channels, widths[0], bias=False), widths[0]
+def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32), init=None):
+    """ResNet of basic blocks with a CIFAR stem (one 3x3 convolution, no max-pool); ``repeats``
+    blocks of each of ``widths``.
+
+    The default is the small net of the quick scale."""
+    layers, inputs = _conv(shape[0], widths[0], bias=False), widths[0]
     for stage, (count, width) in enumerate(zip(repeats, widths)):
         for block in range(count):
             layers.append(BasicBlock(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
             inputs = width
-    return _finished(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)), init)
+    return _finished(
+        nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)),
+        init,
+    )
 
 
-def resnet18(channels=3, classes=10, width=64, init=None):
-    """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of Ash & Adams (701,466)."""
-    return resnet((2, 2, 2, 2), [width * 2**i for i in range(4)], channels, classes, init)
+def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):
+    """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of Ash & Adams
+    (701,466)."""
+    return resnet(shape, classes, (2, 2, 2, 2), [width * 2**i for i in range(4)], init)
 
 
-def resnet10(channels=3, classes=10, width=64, init=None):
+def resnet10(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-10: one basic block per stage."""
-    return resnet((1, 1, 1, 1), [width * 2**i for i in range(4)], channels, classes, init)
+    return resnet(shape, classes, (1, 1, 1, 1), [width * 2**i for i in range(4)], init)
 
 
-def resnet32x4(channels=3, classes=100, init=None):
-    """ResNet-32 of He et al.'s CIFAR family (6n + 2, n = 5), four times as wide: the net of the sparse-training paper."""
-    return resnet((5, 5, 5), (64, 128, 256), channels, classes, init)
+def resnet32x4(shape=(3, 32, 32), classes=100, init=None):
+    """ResNet-32 of He et al.'s CIFAR family (6n + 2, n = 5), four times as wide: the net of the
+    sparse-training paper."""
+    return resnet(shape, classes, (5, 5, 5), (64, 128, 256), init)
 
 
 def parameter_count(model):

@@ -1,7 +1,9 @@
-"""How much of the input is left in a layer: decoders and linear probes ("Understanding and leveraging the learning phases").
+"""How much of the input is left in a layer: decoders and linear probes ("Understanding and
+leveraging the learning phases").
 
-Layers as the paper counts them: -1 the logits, -2 the input of the last dense layer, -3 the second last block (ResNet) or the activation
-after the second last convolution (VGG and other plain nets). Measure in eval mode, fit on training data, report on held-out data.
+Layers as the paper counts them: -1 the logits, -2 the input of the last dense layer, -3 the second
+last block (ResNet) or the activation after the second last convolution (VGG and other plain nets).
+Measure in eval mode, fit on training data, report on held-out data.
 """
 
 import torch
@@ -9,15 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from clp_min.models import BasicBlock
+from clp_min.seeding import generator, global_seed
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 @torch.no_grad()
 def layer_features(model, x, batch_size=1000):
-    """{-1, -2, -3: (n, features)} of x (n, ...), flattened; a layer that the net does not have is left out (a linear net has -1 alone).
+    """{-1, -2, -3: (n, features)} of x (n, ...), flattened; a layer that the net does not have is
+    left out (a linear net has -1 alone).
 
-    ValueError: no Linear layer, or BatchNorm in training mode (its features would depend on the batch).
+    ValueError: no Linear layer, or BatchNorm in training mode (its features would depend on the
+    batch).
     """
     modules = list(model.modules())
     linear = [m for m in modules if isinstance(m, nn.Linear)]
@@ -35,11 +40,17 @@ def layer_features(model, x, batch_size=1000):
     kept = {-1: [], -2: [], -3: []}
     handles = [
         linear[-1].register_forward_hook(
-            lambda m, inputs, output: (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None
+            lambda m, inputs, output: (
+                (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None
+            )
         )
     ]
     if third is not None:
-        handles.append(third.register_forward_hook(lambda m, inputs, output: kept[-3].append(output.flatten(1))))
+        handles.append(
+            third.register_forward_hook(
+                lambda m, inputs, output: kept[-3].append(output.flatten(1))
+            )
+        )
     try:
         for part in x.split(batch_size):
             model(part)
@@ -52,8 +63,8 @@ def layer_features(model, x, batch_size=1000):
 
 
 def _standardised(features, test_features):
-    """Mean 0 and, on the training data, variance 1; less for a feature that hardly varies there (a unit that one image wakes): it would
-    explode on held-out data."""
+    """Mean 0 and, on the training data, variance 1; less for a feature that hardly varies there
+    (a unit that one image wakes): it would explode on held-out data."""
     mean, sd = features.mean(0), features.std(0)
     floor = 0.1 * sd.square().mean().sqrt()
     sd = sd.clamp(min=float(floor) or 1.0)
@@ -61,9 +72,11 @@ def _standardised(features, test_features):
 
 
 def _ridge(features, target, ridges):
-    """Weights (features, targets) of least squares with penalty ridge * n on standardised features; targets are centred.
+    """Weights (features, targets) of least squares with penalty ridge * n on standardised features;
+    targets are centred.
 
-    Of several ridges the one with the least leave-one-out error, which needs no refit: each residual is divided by 1 - leverage.
+    Of several ridges the one with the least leave-one-out error, which needs no refit: each
+    residual is divided by 1 - leverage.
     """
     values, vectors = torch.linalg.eigh(features.T @ features)
     rotated = features @ vectors  # (n, features), columns of squared length ``values``
@@ -71,18 +84,24 @@ def _ridge(features, target, ridges):
     for ridge in ridges:
         shrink = 1 / (values + ridge * len(features))
         leverage = rotated.square() @ shrink + 1 / len(features)  # 1/n: the mean is fitted too
-        error = float(((target - rotated @ (shrink[:, None] * projected)) / (1 - leverage)[:, None]).square().sum())
+        error = float(
+            ((target - rotated @ (shrink[:, None] * projected)) / (1 - leverage)[:, None])
+            .square()
+            .sum()
+        )
         if best is None or error < best[0]:
             best = error, shrink
     return vectors @ (best[1][:, None] * projected)
 
 
 def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES):
-    """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n, ...)): sum |x - x^|^2 / sum |x - mean x|^2.
+    """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n,
+    ...)): sum |x - x^|^2 / sum |x - mean x|^2.
 
-    1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in float64, in closed form, the penalty
-    (``ridges`` times n, features standardised) chosen by leave-one-out error on the training data: the quick variant of the paper's trained
-    decoder, without its optimiser's noise. Returns a 0-dim tensor.
+    1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in
+    float64, in closed form, the penalty (``ridges`` times n, features standardised) chosen by
+    leave-one-out error on the training data: the quick variant of the paper's trained decoder,
+    without its optimiser's noise. Returns a 0-dim tensor.
     """
     features, test_features = _standardised(features.double(), test_features.double())
     x, test_x = x.flatten(1).double(), test_x.flatten(1).double()
@@ -92,23 +111,29 @@ def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES):
 
 
 def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
-    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,): least squares to one-hot targets, with
-    ``reconstruction_loss``'s ridge. 0-dim tensor."""
+    """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,):
+    least squares to one-hot targets, with ``reconstruction_loss``'s ridge. 0-dim tensor."""
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()
     mean = target.mean(0)
-    return 100 * ((test_features @ _ridge(features, target - mean, ridges) + mean).argmax(1) == test_y).double().mean()
+    return (
+        100
+        * ((test_features @ _ridge(features, target - mean, ridges) + mean).argmax(1) == test_y)
+        .double()
+        .mean()
+    )
 
 
 def linear_decoder(features, shape):
-    """The one-layer decoder of the authors' code: Linear to an image of ``shape`` (channels, side, side)."""
+    """The one-layer decoder of the authors' code: Linear to an image of ``shape`` (channels,
+    side, side)."""
     channels, side, _ = shape
     return nn.Sequential(nn.Linear(features, channels * side * side), nn.Unflatten(1, shape))
 
 
 def deconvolution_decoder(features, shape, width=64):
-    """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU until the side (a power of two) is
-    reached."""
+    """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU
+    until the side (a power of two) is reached."""
     channels, side, _ = shape
     doublings = (side // 4).bit_length() - 1
     if 4 * 2**doublings != side or doublings < 1:
@@ -120,10 +145,14 @@ def deconvolution_decoder(features, shape, width=64):
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
 
 
-def _fit(net, loss_function, features, target, optimizer, generator, epochs, batch_size, schedule=None):
+def _fit(
+    net, loss_function, features, target, optimizer, generator, epochs, batch_size, schedule=None
+):
     """Train ``net`` in place on (features, target)."""
     for _ in range(epochs):
-        for batch in torch.randperm(len(features), device=features.device, generator=generator).split(batch_size):
+        for batch in torch.randperm(
+            len(features), device=features.device, generator=generator
+        ).split(batch_size):
             optimizer.zero_grad()
             loss_function(net(features[batch]), target[batch]).backward()
             optimizer.step()
@@ -131,21 +160,61 @@ def _fit(net, loss_function, features, target, optimizer, generator, epochs, bat
             schedule.step()
 
 
-def trained_decoder_loss(decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128):
-    """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error (the paper: 30 epochs, 3e-4). 0-dim
-    tensor."""
+def trained_decoder_loss(
+    decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128
+):
+    """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error
+    (the paper: 30 epochs, 3e-4). 0-dim tensor."""
     features, test_features = _standardised(features, test_features)
-    _fit(decoder, F.mse_loss, features, x, torch.optim.Adam(decoder.parameters(), lr=lr), generator, epochs, batch_size)
+    _fit(
+        decoder, F.mse_loss, features, x, torch.optim.Adam(decoder.parameters(), lr=lr), generator,
+        epochs, batch_size,
+    )
     with torch.no_grad():
-        return (test_x - decoder(test_features)).square().sum() / (test_x - x.mean(0)).square().sum()
+        return (test_x - decoder(test_features)).square().sum() / (
+            test_x - x.mean(0)
+        ).square().sum()
 
 
-def trained_probe(probe, features, y, test_features, test_y, generator, epochs=20, lr=0.01, batch_size=128):
-    """Accuracy in percent, on held-out data, of a Linear layer ``probe`` trained with cross-entropy: the paper's linear classifier, with the
-    rate of the authors' code (SGD .01 with momentum .9, a tenth of it after ten epochs). 0-dim tensor."""
+def trained_probe(
+    probe, features, y, test_features, test_y, generator, epochs=20, lr=0.01, batch_size=128
+):
+    """Accuracy in percent, on held-out data, of a Linear layer ``probe`` trained with
+    cross-entropy: the paper's linear classifier, with the rate of the authors' code (SGD .01
+    with momentum .9, a tenth of it after ten epochs). 0-dim tensor."""
     features, test_features = _standardised(features, test_features)
     optimizer = torch.optim.SGD(probe.parameters(), lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
     _fit(probe, F.cross_entropy, features, y, optimizer, generator, epochs, batch_size, schedule)
     with torch.no_grad():
         return 100 * (probe(test_features).argmax(1) == test_y).double().mean()
+
+
+def class_shares(features, y, classes):
+    """How much of each attribute belongs to one class ("learning phases", Fig. 4).
+
+    features (n, attributes), y (n,) -> (share (attributes,), means (attributes, classes)): positive
+    class means, and the largest one's share of their sum, 1/classes to 1; nan for an attribute
+    without any.
+    """
+    means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)
+    total = means.sum(0)
+    share = means.max(0).values / total.clamp(min=1e-12)
+    return torch.where(total > 1e-12, share, torch.nan), means.T
+
+
+def fresh_decoder_loss(features, x, test_features, test_x, *key):
+    """``trained_decoder_loss`` of a new deconvolution decoder; all its randomness comes from
+    ``key``."""
+    with global_seed(*key, "decoder"):
+        decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
+    g = generator(x.device, *key, "decoder batches")
+    return trained_decoder_loss(decoder, features, x, test_features, test_x, g)
+
+
+def fresh_probe_accuracy(features, y, test_features, test_y, *key):
+    """``trained_probe`` of a new Linear layer; all its randomness comes from ``key``."""
+    with global_seed(*key, "probe"):
+        probe = nn.Linear(features.shape[1], int(y.max()) + 1).to(features.device)
+    g = generator(features.device, *key, "probe batches")
+    return trained_probe(probe, features, y, test_features, test_y, g)

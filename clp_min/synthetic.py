@@ -1,8 +1,9 @@
-"""Four synthetic data sets, made in NumPy from a seed in under two seconds: textures (the default of every script), shapes, clusters,
-teacher.
+"""Four synthetic data sets, made in NumPy from a seed in under two seconds: textures (the default
+of every script), shapes, clusters, teacher.
 
-They are made to show a phenomenon in minutes, not to stand for natural data. The size of every effect measured on them is a property of
-the set, and of a net that can be trained on it without BatchNorm; it estimates nothing about photographs.
+They are made to show a phenomenon in minutes, not to stand for natural data. The size of every
+effect measured on them is a property of the set, and of a net that can be trained on it without
+BatchNorm; it estimates nothing about photographs.
 """
 
 import numpy as np
@@ -23,28 +24,44 @@ def _bilinear(grid, size):
 def _textures(rng, n, size, coarse, fine, noise):
     y = np.arange(n) % 10
     rng.shuffle(y)
-    prototypes = np.random.default_rng(12345).normal(size=(10, 4, 4, 3))  # the coarse cue: the same in every set
+    prototypes = np.random.default_rng(12345).normal(
+        size=(10, 4, 4, 3)
+    )  # the coarse cue: the same in every set
     images = 0.5 * _bilinear(coarse * prototypes[y] + rng.normal(size=(n, 4, 4, 3)), size)
     theta = np.pi * (y % 5) / 5 + rng.normal(0, 0.06, n)
     wavelength = np.where(y < 5, 2.6, 4.0) * np.exp(rng.normal(0, 0.04, n))
     rows, columns = np.mgrid[:size, :size]
     centre = rng.uniform(0.25, 0.75, (n, 2)) * (size - 1)
     along = columns * np.cos(theta)[:, None, None] + rows * np.sin(theta)[:, None, None]
-    wave = np.sin(2 * np.pi * along / wavelength[:, None, None] + rng.uniform(0, 2 * np.pi, n)[:, None, None])
+    wave = np.sin(
+        2 * np.pi * along / wavelength[:, None, None] + rng.uniform(0, 2 * np.pi, n)[:, None, None]
+    )
     distance = (rows - centre[:, :1, None]) ** 2 + (columns - centre[:, 1:, None]) ** 2
-    patch = wave * np.exp(-distance / (2 * (0.28 * size) ** 2)) * (fine * rng.uniform(0.5, 1, n))[:, None, None]
-    images = images + patch[..., None] * np.abs(rng.normal(1, 0.3, (n, 1, 1, 3))) + rng.normal(0, noise, images.shape)
+    patch = (
+        wave
+        * np.exp(-distance / (2 * (0.28 * size) ** 2))
+        * (fine * rng.uniform(0.5, 1, n))[:, None, None]
+    )
+    images = (
+        images
+        + patch[..., None] * np.abs(rng.normal(1, 0.3, (n, 1, 1, 3)))
+        + rng.normal(0, noise, images.shape)
+    )
     return images.transpose(0, 3, 1, 2).astype(np.float32), y.astype(np.int64)
 
 
 def textures(seed, train_size=1000, test_size=2000, size=16, coarse=0.3, fine=0.8, noise=0.25):
-    """Colour images (n, 3, size, size) of ten classes with a weak coarse cue that survives blur and a strong fine cue that does not.
+    """Colour images (n, 3, size, size) of ten classes with a weak coarse cue that survives blur and
+    a strong fine cue that does not.
 
-    coarse  strength of the class's own 4x4 colour layout, under clutter N(0, 1) of the same coarseness that differs from image to image
-    fine    amplitude of a windowed grating, 0.5..1 of it, somewhere in the image; class k has orientation pi (k mod 5) / 5 (sd 0.06 rad)
+    coarse  strength of the class's own 4x4 colour layout, under clutter N(0, 1) of the same
+            coarseness that differs from image to image
+    fine    amplitude of a windowed grating, 0.5..1 of it, somewhere in the image; class k has
+            orientation pi (k mod 5) / 5 (sd 0.06 rad)
             and wavelength 2.6 pixels (k < 5) or 4.0 (sd 4 %); phase and tint are random
     noise   standard deviation of white noise per pixel and channel
-    Classes are balanced. float32, not standardised. Another seed gives other images of the same classes.
+    Classes are balanced. float32, not standardised. Another seed gives other images of the same
+    classes.
     """
     train = _textures(np.random.default_rng((seed, 0)), train_size, size, coarse, fine, noise)
     test = _textures(np.random.default_rng((seed, 1)), test_size, size, coarse, fine, noise)
@@ -81,7 +98,10 @@ def _shapes(rng, n, size, noise, amplitude, colour, class_colour):
     for k in range(10):
         i = y == k
         r, c = rows - shift[0, i, None, None], columns - shift[1, i, None, None]
-        cos, sin = (np.cos(angle[i]) / scale[i])[:, None, None], (np.sin(angle[i]) / scale[i])[:, None, None]
+        cos, sin = (
+            (np.cos(angle[i]) / scale[i])[:, None, None],
+            (np.sin(angle[i]) / scale[i])[:, None, None],
+        )
         images[i] = _shape(k, cos * r - sin * c, sin * r + cos * c)
     images = (images * rng.uniform(*amplitude, n)[:, None, None])[:, None]
     if colour:
@@ -94,20 +114,33 @@ def _shapes(rng, n, size, noise, amplitude, colour, class_colour):
     return (images + rng.normal(0, noise, images.shape)).astype(np.float32), y.astype(np.int64)
 
 
-def shapes(seed, train_size=1000, test_size=1000, size=16, noise=0.1, amplitude=(0.7, 1.0), colour=False, class_colour=0.0):
-    """Images (n, 1 or 3, size, size) of ten shapes: disc, ring, filled and hollow square, two bars, plus, cross, diagonal, triangle.
+def shapes(
+    seed, train_size=1000, test_size=1000, size=16, noise=0.1, amplitude=(0.7, 1.0), colour=False,
+    class_colour=0.0,
+):
+    """Images (n, 1 or 3, size, size) of ten shapes: disc, ring, filled and hollow square, two bars,
+    plus, cross, diagonal, triangle.
 
-    Position ± 0.2 of the image, scale 0.8..1.2, rotation sd 0.1 rad, brightness uniform in ``amplitude``, white noise of sd ``noise``;
-    with ``colour`` each shape has a random hue (a task for transfer: which channel is largest?), whose strongest channel is that of the
-    class (k mod 3) in a share ``class_colour`` of the images and unrelated to it in the others. Classes are balanced.
+    Position ± 0.2 of the image, scale 0.8..1.2, rotation sd 0.1 rad, brightness uniform in
+    ``amplitude``, white noise of sd ``noise``; with ``colour`` each shape has a random hue (a task
+    for transfer: which channel is largest?), whose strongest channel is that of the class (k mod 3)
+    in a share ``class_colour`` of the images and unrelated to it in the others. Classes are
+    balanced.
     """
-    train = _shapes(np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour)
-    test = _shapes(np.random.default_rng((seed, 1)), test_size, size, noise, amplitude, colour, class_colour)
+    train = _shapes(
+        np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour
+    )
+    test = _shapes(
+        np.random.default_rng((seed, 1)), test_size, size, noise, amplitude, colour, class_colour
+    )
     return Dataset.from_arrays("shapes", 10, train, test)
 
 
-def clusters(seed, train_size=1000, test_size=1000, dim=64, classes=10, modes=1, separation=0.5, noise=1.0):
-    """Gaussian clusters (n, dim): ``modes`` centres N(0, separation^2 I) per class, points N(centre, noise^2 I); classes are balanced."""
+def clusters(
+    seed, train_size=1000, test_size=1000, dim=64, classes=10, modes=1, separation=0.5, noise=1.0
+):
+    """Gaussian clusters (n, dim): ``modes`` centres N(0, separation^2 I) per class, points
+    N(centre, noise^2 I); classes are balanced."""
     rng = np.random.default_rng((seed, 0))
     centres = rng.normal(0, separation, (classes, modes, dim))
 
@@ -120,11 +153,14 @@ def clusters(seed, train_size=1000, test_size=1000, dim=64, classes=10, modes=1,
 
 
 def teacher(seed, train_size=1000, test_size=1000, dim=20, hidden=8):
-    """Normal vectors (n, dim) with two classes: is a random one-hidden-layer ReLU net of ``hidden`` units above its median?"""
+    """Normal vectors (n, dim) with two classes: is a random one-hidden-layer ReLU net of
+    ``hidden`` units above its median?"""
     rng = np.random.default_rng((seed, 0))
     weights, readout = rng.normal(size=(dim, hidden)) / np.sqrt(dim), rng.normal(size=hidden)
     x = rng.normal(size=(train_size + test_size, dim))
     score = np.maximum(x @ weights, 0) @ readout
     y = (score > np.median(score)).astype(np.int64)
     x = x.astype(np.float32)
-    return Dataset.from_arrays("teacher", 2, (x[:train_size], y[:train_size]), (x[train_size:], y[train_size:]))
+    return Dataset.from_arrays(
+        "teacher", 2, (x[:train_size], y[:train_size]), (x[train_size:], y[train_size:])
+    )

@@ -22,9 +22,15 @@ def cross_entropy(model, x, y):
     return F.cross_entropy(model(x), y)
 
 
+def hinge(model, x, y):
+    """Multi-class hinge loss: mean over examples and classes of max(0, 1 + z_k - z_y)."""
+    return F.multi_margin_loss(model(x), y)
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What a run starts from and what its phases fall back on. Data x (n, ...), y (n,) lie on the device that trains.
+    """What a run starts from and what its phases fall back on. Data x (n, ...), y (n,) lie on the
+    device that trains.
 
     model        () -> nn.Module, freshly initialised (the run seeds torch around the call)
     optimizer    (parameters, lr=, weight_decay=) -> torch optimizer
@@ -32,7 +38,8 @@ class Setup:
     augment      (x, generator) -> x, or None          loss   (model, x, y) -> scalar
     clip         largest norm of the gradient, or None
     drop_last    leave out the last, smaller batch of an epoch
-    autocast     torch.bfloat16 to compute in it, or None          channels_last   memory format of images and weights
+    autocast     torch.bfloat16 to compute in it, or None
+    channels_last   memory format of images and weights
     """
 
     model: Callable
@@ -51,18 +58,24 @@ class Setup:
 
     def __post_init__(self):
         if len(self.x) != len(self.y):
-            raise ValueError(f"x and y must have the same length, got {len(self.x)} and {len(self.y)}")
+            raise ValueError(
+                f"x and y must have the same length, got {len(self.x)} and {len(self.y)}"
+            )
         if self.y.dtype != torch.int64:
             raise ValueError(f"y must hold int64 labels, got {self.y.dtype}")
         if self.batch_size < 1 or self.drop_last and self.batch_size > len(self.x):
-            raise ValueError(f"batch_size must lie in 1..{len(self.x)} (the number of examples), got {self.batch_size}")
+            raise ValueError(
+                f"batch_size must lie in 1..{len(self.x)} (the number of examples), got"
+                f" {self.batch_size}"
+            )
 
 
 @dataclass(eq=False)
 class State:
-    """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps done, epoch at which the learning rate's
-    schedule started, mean training loss of the last epoch; ``event``: an event has just happened and no epoch since; ``phase``: the
-    phase it is in."""
+    """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps
+    done, epoch at which the learning rate's schedule started, mean training loss of the last
+    epoch; ``event``: an event has just happened and no epoch since; ``phase``: the phase it is
+    in."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -79,15 +92,23 @@ class State:
         return replace(self, **copy.deepcopy({"model": self.model, "optimizer": self.optimizer}))
 
     def to_dict(self):
-        numbers = {k: getattr(self, k) for k in ("seed", "epoch", "step", "lr_start", "loss", "event")}
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **numbers}
+        numbers = {
+            k: getattr(self, k) for k in ("seed", "epoch", "step", "lr_start", "loss", "event")
+        }
+        return {
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **numbers,
+        }
 
 
 def fresh_model(setup, *key):
-    """A new model, its initialisation a function of ``key`` alone: made on the CPU, so that every device starts from the same weights."""
+    """A new model, its initialisation a function of ``key`` alone: made on the CPU, so that
+    every device starts from the same weights."""
     with global_seed(*key):
         model = setup.model()
-    model = model.to(device=setup.x.device, memory_format=torch.channels_last if setup.channels_last else torch.preserve_format)
+    model = model.to(
+        device=setup.x.device,
+        memory_format=torch.channels_last if setup.channels_last else torch.preserve_format,
+    )
     return model.eval()
 
 
@@ -117,36 +138,53 @@ def current_data(setup, state, indices):
     """(x, y) of these training examples as the state's phase shows them (blurred, if it blurs)."""
     if state.phase is None or state.phase.deficit is None:
         return setup.x[indices], setup.y[indices]
-    x, y = state.phase.deficit(setup.x, setup.y, generator(setup.x.device, state.seed, state.epoch, "current data"))
+    x, y = state.phase.deficit(
+        setup.x, setup.y, generator(setup.x.device, state.seed, state.epoch, "current data")
+    )
     return x[indices], y[indices]
 
 
-def train_epoch(setup, phase, state):
-    """One epoch under ``phase`` (what it leaves None is the set-up's), changing ``state``; a generator that yields after every step.
+def _batches(setup, phase, order):
+    """Indices of an epoch's batches, or of the pools from which they are selected."""
+    chosen, device = phase.subset, setup.x.device
+    if chosen is None:
+        chosen = torch.arange(len(setup.x), device=device)
+    shuffled = chosen[torch.randperm(len(chosen), device=device, generator=order)]
+    pool = setup.batch_size if phase.select is None else max(phase.pool, setup.batch_size)
+    batches = [b for b in shuffled.split(pool) if len(b) == pool or not setup.drop_last]
+    if not batches:
+        raise ValueError(f"batch_size {pool} is larger than the phase's {len(chosen)} examples")
+    return batches
 
-    Order, augmentation and deficit draw from generators that depend on (seed, epoch) alone. The loop never waits for the device:
-    the loss is read once, at the end. ArithmeticError: the loss is not finite.
+
+def train_epoch(setup, phase, state):
+    """One epoch under ``phase`` (what it leaves None is the set-up's), changing ``state``; a
+    generator that yields after every step.
+
+    Order, augmentation and deficit draw from generators that depend on (seed, epoch) alone. The
+    loop never waits for the device: the loss is read once, at the end. ArithmeticError: the loss is
+    not finite.
     """
 
     def chosen(name):
         value = getattr(phase, name)
         return getattr(setup, name) if value is None else value
 
-    device, draws = (
-        setup.x.device,
-        {k: generator(setup.x.device, state.seed, state.epoch, k) for k in ("order", "augment", "deficit", "select")},
+    # settings and randomness
+    device, keys = setup.x.device, ("order", "augment", "deficit", "select")
+    draws = {key: generator(device, state.seed, state.epoch, key) for key in keys}
+    lr, augment, loss_function, clip = (
+        chosen("lr"), chosen("augment"), chosen("loss"), chosen("clip"),
     )
-    lr, augment, loss_function, clip = chosen("lr"), chosen("augment"), chosen("loss"), chosen("clip")
     for group in state.optimizer.param_groups:
         group["lr"] = lr if isinstance(lr, (int, float)) else lr(state.epoch - state.lr_start)
         group["weight_decay"] = chosen("weight_decay")
-    x, y = (setup.x, setup.y) if phase.deficit is None else phase.deficit(setup.x, setup.y, draws["deficit"])
-    everything = torch.arange(len(x), device=device) if phase.subset is None else phase.subset
-    order = everything[torch.randperm(len(everything), device=device, generator=draws["order"])]
-    pool = setup.batch_size if phase.select is None else max(phase.pool, setup.batch_size)
-    batches = [b for b in order.split(pool) if len(b) == pool or not setup.drop_last]
-    if not batches:
-        raise ValueError(f"batch_size {pool} is larger than the phase's {len(order)} examples")
+    # data as the phase shows them
+    x, y = setup.x, setup.y
+    if phase.deficit is not None:
+        x, y = phase.deficit(x, y, draws["deficit"])
+    batches = _batches(setup, phase, draws["order"])
+    # steps
     total = torch.zeros((), device=device)
     for number, batch in enumerate(batches):
         xb, yb = x[batch], y[batch]
@@ -156,8 +194,10 @@ def train_epoch(setup, phase, state):
         if augment is not None:
             xb = augment(xb, draws["augment"])
         state.model.train()
-        with global_seed(state.seed, state.epoch, number, "dropout"):  # for models that draw from torch's global generator
-            total += training_step(state.model, state.optimizer, xb, yb, loss_function, clip, setup.autocast, setup.channels_last)
+        settings = loss_function, clip, setup.autocast, setup.channels_last
+        # for models that draw from torch's global generator
+        with global_seed(state.seed, state.epoch, number, "dropout"):
+            total += training_step(state.model, state.optimizer, xb, yb, *settings)
         state.model.eval()
         state.step += 1
         yield
@@ -167,12 +207,17 @@ def train_epoch(setup, phase, state):
         state.loss = float(total) / len(batches)
         if not math.isfinite(state.loss):
             raise ArithmeticError(
-                f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}): lower the learning rate or set clip"
+                f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}):"
+                " lower the learning rate or set clip"
             )
 
 
-def training_step(model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None, channels_last=False):
-    """One optimisation step on one batch -> the loss before it (a tensor; nothing waits for the device)."""
+def training_step(
+    model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None,
+    channels_last=False,
+):
+    """One optimisation step on one batch -> the loss before it (a tensor; nothing waits for the
+    device)."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     with nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast):
@@ -193,7 +238,8 @@ def predict(model, x, batch_size=1000):
 
 @torch.no_grad()
 def evaluate(model, x, y, batch_size=1000):
-    """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...), y (n,); the mode is put back."""
+    """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...),
+    y (n,); the mode is put back."""
     training = model.training
     model.eval()
     correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
@@ -212,10 +258,12 @@ def accuracy(model, x, y, batch_size=1000):
 
 @torch.no_grad()
 def shrink_perturb(model, fresh, shrink, perturb):
-    """In place: theta <- shrink * theta + perturb * theta_fresh for every parameter; buffers are copied from ``fresh``.
+    """In place: theta <- shrink * theta + perturb * theta_fresh for every parameter; buffers are
+    copied from ``fresh``.
 
-    Ash & Adams 2020: the noise is a newly initialised net, so each layer gets noise of its own scale, and BatchNorm's running
-    statistics start anew. shrink 1, perturb 0 is a warm start (but for the buffers), 0 and 1 a cold one. ValueError: other parameters.
+    Ash & Adams 2020: the noise is a newly initialised net, so each layer gets noise of its own
+    scale, and BatchNorm's running statistics start anew. shrink 1, perturb 0 is a warm start (but
+    for the buffers), 0 and 1 a cold one. ValueError: other parameters.
     """
     ours, others = dict(model.named_parameters()), dict(fresh.named_parameters())
     if {k: p.shape for k, p in ours.items()} != {k: p.shape for k, p in others.items()}:
@@ -227,7 +275,8 @@ def shrink_perturb(model, fresh, shrink, perturb):
 
 
 def save_checkpoint(path, content):
-    """Write ``content`` (tensors, numbers, strings, containers) to path; the file before it stays as path.previous.
+    """Write ``content`` (tensors, numbers, strings, containers) to path; the file before it stays
+    as path.previous.
 
     Under a temporary name first, so that a kill at any moment leaves a whole file.
     """
@@ -240,7 +289,8 @@ def save_checkpoint(path, content):
 
 
 def load_checkpoint(path, map_location=None):
-    """What ``save_checkpoint`` wrote last; a damaged file is passed over for the one before it; None if there is no whole one."""
+    """What ``save_checkpoint`` wrote last; a damaged file is passed over for the one before it;
+    None if there is no whole one."""
     path = Path(path)
     for candidate in (path, path.with_name(path.name + ".previous")):
         try:

@@ -1,6 +1,7 @@
 """DeiT: a vision transformer with a distillation token (Touvron et al. 2021), for small images.
 
-q, k, v and all other maps are nn.Linear, so that ``clp_min.fisher`` covers every parameter; the tokens have a rule of their own.
+q, k, v and all other maps are nn.Linear, so that ``clp_min.fisher`` covers every parameter; the
+tokens have a rule of their own.
 """
 
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 
 class Tokens(nn.Module):
-    """Puts the class and the distillation token before the patches and adds positions: (n, t, d) -> (n, t + 2, d)."""
+    """Puts the class and the distillation token before the patches and adds positions: (n, t, d)
+    -> (n, t + 2, d)."""
 
     def __init__(self, patches, dim):
         super().__init__()
@@ -34,7 +36,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         q, k, v = (
-            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
         )  # (n, heads, t, d / heads)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -45,7 +48,10 @@ class Block(nn.Module):
     def __init__(self, dim, heads, hidden):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.mlp_norm, self.mlp = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.mlp_norm, self.mlp = (
+            nn.LayerNorm(dim),
+            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)),
+        )
 
     def forward(self, x):
         x = x + self.attention(self.attention_norm(x))
@@ -53,16 +59,24 @@ class Block(nn.Module):
 
 
 class DeiT(nn.Module):
-    """Images (n, channels, side, side) -> logits (n, classes): the mean of the class head's and the distillation head's.
+    """Images (n, channels, side, side) -> logits (n, classes): the mean of the class head's and the
+    distillation head's.
 
-    Defaults are those of "Revisiting critical learning periods", B.1: patch 4, dim 512, hidden 512, 8 heads, depth 4 (the text gives the
-    number of heads twice; its second value is read as the depth).
+    Defaults are those of "Revisiting critical learning periods", B.1: patch 4, dim 512, hidden 512,
+    8 heads, depth 4 (the text gives the number of heads twice; its second value is read as the
+    depth).
     """
 
-    def __init__(self, channels=3, side=32, classes=10, patch=4, dim=512, heads=8, depth=4, hidden=512):
+    def __init__(
+        self, shape=(3, 32, 32), classes=10, patch=4, dim=512, heads=8, depth=4, hidden=512
+    ):
         super().__init__()
+        channels, side, _ = shape
         if side % patch or dim % heads:
-            raise ValueError(f"side must be a multiple of patch and dim of heads, got {side}, {patch}, {dim}, {heads}")
+            raise ValueError(
+                f"side must be a multiple of patch and dim of heads, got {side}, {patch}, {dim},"
+                f" {heads}"
+            )
         self.embedding = nn.Conv2d(channels, dim, patch, patch)
         self.tokens = Tokens((side // patch) ** 2, dim)
         self.blocks = nn.Sequential(*(Block(dim, heads, hidden) for _ in range(depth)))
@@ -80,7 +94,8 @@ class DeiT(nn.Module):
 
 
 def hard_distillation(teacher):
-    """Loss (model, x, y): half the class head's cross-entropy under y, half the distillation head's under the teacher's own prediction."""
+    """Loss (model, x, y): half the class head's cross-entropy under y, half the distillation
+    head's under the teacher's own prediction."""
 
     def loss(model, x, y):
         own, distilled = model.both(x)

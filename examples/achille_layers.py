@@ -1,80 +1,76 @@
-"""Where in the network is the Fisher information? Layer by layer, without and with a deficit (Achille et al. 2018)."""
+"""Where in the network is the Fisher information? Layer by layer, with a deficit and without
+(Achille et al.)."""
 
-import achille
-import common
-import running
-import verdicts
+from dataclasses import dataclass
+
+import numpy as np
+
 from clp_min.deficits import images
-from clp_min.fisher import fisher_trace
-from clp_min.record import headline
+from clp_min.fisher import by_weight_layer, fisher_trace
 from clp_min.schedule import Phase
 from clp_min.seeding import generator
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+
+import achille
 
 
-def achille_layers(run):
-    """Share of each layer with weights in the Fisher trace (BatchNorm's counts with the convolution before it) at the end of training.
+@dataclass(frozen=True)
+class Config(achille.Config):
+    clean: int = 160  # epochs after the deficit
+    removals: tuple = (0, 40, 100)  # end of the blur; ours
 
-    The place of a distribution over L layers is its mean layer, 1 .. L. Verdict: "reproduced" if that place is later after the longest
-    deficit than without one by > 3 standard errors over >= 3 seeds (paired by seed), and without a deficit the layer with the largest share
-    (mean over seeds) is neither the first nor the last.
+
+CONFIGS = achille.configs(
+    Config, textures=dict(clean=30, removals=(0, 20, 40)),
+    fashion_mnist=dict(clean=200, removals=(0, 100, 200)),
+    cifar10=dict(clean=50, removals=(0, 60, 150)), smoke=dict(clean=2, removals=(0, 2)),
+)
+
+
+def achille_layers(study):
+    """Share of each layer in the Fisher trace at the end of training.
+
+    BatchNorm's counts with the convolution before it. The place of a distribution over L layers is
+    its mean layer, 1 .. L. Reproduced if that place is later after the longest deficit than without
+    one (paired), and without a deficit the layer with the largest share (mean) is neither the first
+    nor the last.
     """
-    config, log = run.config, run.log
-    series, places = [], {}
-    for d in config.fisher_removals:
-        values = []
-        for seed in run.seeds:
-            layers = log.last(seed, f"blur {d}", "layers")
-            values.append([v / sum(layers.values()) for v in layers.values()])
-        numbers = list(range(1, len(values[0]) + 1))
-        places[d] = [sum(k * v for k, v in zip(numbers, row)) for row in values]
-        series.append(
-            {"label": "no deficit" if d == 0 else f"blurred until epoch {d}", "x": numbers, "y": "share of Tr F", "values": values}
-        )
-    longest = config.fisher_removals[-1]
-    effect = headline([a - b for a, b in zip(places[longest], places[0])], "layers later than without deficit")
-    verdict = verdicts.verdict(effect)
-    means = [sum(column) for column in zip(*series[0]["values"])]
-    largest = means.index(max(means)) + 1
-    if verdict == "reproduced" and largest in (1, len(means)):
-        verdict = "not reproduced"
-    return {
-        "claim": "a long deficit moves the Fisher information to the last layers",
-        "headline": effect,
-        "verdict": verdict,
-        "finding": f"mean layer {verdicts.say(headline(places[0], f'of {len(means)}'))} without a deficit (largest share: layer {largest}), {verdicts.say(effect)} after {longest} blurred epochs",
-        "series": series,
-        "figure": {"x": "layer (input to output)"},
-    }
+    c, curves, places = study.config, [], []
+    for d in c.removals:
+        layers = study.results.final("layers", f"blur {d}")  # (seeds, layers)
+        share, numbers = layers / layers.sum(1, keepdims=True), np.arange(1, layers.shape[1] + 1)
+        curves.append(Curve(f"blurred until epoch {d}" if d else "no deficit", numbers, share))
+        places.append(share @ numbers)
+    effect = Effect("layers later than without deficit", places[-1] - places[0])
+    depth, largest = len(curves[0].x), 1 + curves[0].values.mean(0).argmax()
+    normal = Effect(f"of {depth}", places[0])
+    return Panel(
+        claim="a long deficit moves the Fisher information to the last layers",
+        effects=[effect],
+        gate=1 < largest < depth,
+        finding=f"mean layer {normal} without a deficit (largest share: layer {largest}),"
+        f" {effect} after {c.removals[-1]} blurred epochs",
+        axes=[Axes("share of Tr F", curves, "layer")], caption=f"after {c.clean} sharp epochs",
+    )
 
 
 PANELS = [achille_layers]
 
 
-def by_weight_layer(per_layer, model):
-    """Sum the trace of layers without a weight matrix (BatchNorm) into the convolution or Linear layer before them."""
-    matrices = {name for name, module in model.named_modules() if getattr(module, "weight", None) is not None and module.weight.dim() > 1}
-    sums, last = {}, None
-    for name, value in per_layer.items():
-        last = name if name in matrices else last
-        sums[last] = sums.get(last, 0.0) + value
-    return sums
-
-
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
-    config, blur = run.config, images(run.config.blur)
-    plan = {f"blur {d}": [Phase(d, blur), Phase(config.clean)] for d in config.fisher_removals}
-    ends = {d + config.clean for d in config.fisher_removals}
-    running.announce(run, {"run": (achille.prepare(run, 0)[1], plan)})
-    for seed, label, schedules in running.units(run):
-        data, setup = achille.prepare(run, seed)
-        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
-            if epoch in ends:
-                x = setup.x[: config.fisher_examples]
-                trace = fisher_trace(state.model, x, "signs", generator=generator(x.device, seed, epoch, "fisher"))
-                run.log.add(seed, names, epoch, layers=by_weight_layer(trace.per_layer, state.model))
-    common.finish(run)
+    study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
+    c, blur = study.config, images(study.config.blur)
+    schedules = {f"blur {d}": [Phase(d, blur), Phase(c.clean)] for d in c.removals}
+    ends = {d + c.clean for d in c.removals}
+    for run, epoch, state, names in study.sweep(achille.prepare, schedules):
+        if epoch in ends:
+            signs = generator(study.device, run.seed, epoch, "fisher")
+            x = run.setup.x[: c.fisher_examples]
+            trace = fisher_trace(state.model, x, "signs", generator=signs)
+            layers = by_weight_layer(trace.per_layer, state.model)
+            study.log.add(run.seed, names, epoch, layers=layers)
+    study.finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

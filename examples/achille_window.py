@@ -1,99 +1,97 @@
-"""When does a deficit hurt? A window of blur of fixed length at different onsets (Achille et al. 2018, sensitivity).
+"""When does a deficit hurt? A window of blur of fixed length at different onsets (Achille et al.
+2018).
 
-After every window the same number of sharp epochs follows; each is compared with an all-sharp run of the same total length.
+After every window the same number of sharp epochs follows; each is compared with an all-sharp run
+of the same total length.
 """
 
-import achille
-import common
-import running
-import verdicts
+from dataclasses import dataclass
+
+import numpy as np
+
 from clp_min.deficits import images
-from clp_min.record import headline
 from clp_min.schedule import Phase
-from clp_min.train import accuracy
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import least
+
+import achille
 
 
-def lost_to_windows(run):
-    """Accuracy lost to the window at each onset, against the all-sharp run of the same total length: (seeds x onsets)."""
-    config, log = run.config, run.log
-    return [
-        [
-            log.at(s, "sharp", t + config.window + config.window_clean, "accuracy") - log.last(s, f"window {t}", "accuracy")
-            for t in config.onsets
-        ]
-        for s in run.seeds
-    ]
+@dataclass(frozen=True)
+class Config(achille.Config):
+    window: int = 40  # epochs of blur
+    onsets: tuple = (0, 20, 40, 60, 80, 100, 120)  # grid not stated; ours
+    clean: int = 160  # sharp epochs after the window
 
 
-def achille_window(run):
-    """Final accuracy against the onset of a deficit window of fixed length; sharp before it, the same number of sharp epochs after it.
+CONFIGS = achille.configs(
+    Config, textures=dict(window=20, onsets=(0, 10, 20, 40), clean=60),
+    fashion_mnist=dict(window=100, onsets=(0, 100, 200, 300), clean=200),
+    cifar10=dict(window=60, onsets=(0, 50, 100), clean=50),
+    smoke=dict(window=1, onsets=(0, 1), clean=2),
+)
+ONSET = "epoch at which the window begins"
 
-    Verdict: "reproduced" if the first window costs more than the costliest later one by > 3 standard errors over >= 3 seeds (paired; drops
-    are against the all-sharp run of the same total length).
+
+def achille_window(study):
+    """Accuracy lost to a window of blur against its onset.
+
+    Reproduced if the first window costs more than the costliest later one (paired by seed).
     """
-    config, lost = run.config, lost_to_windows(run)
-    costliest = max(range(1, len(config.onsets)), key=lambda i: sum(row[i] for row in lost))
-    effect = headline([row[0] - row[costliest] for row in lost], "points more than the costliest later window")
-    costs = ", ".join(f"onset {t}: {verdicts.say(headline([row[i] for row in lost], 'points'))}" for i, t in enumerate(config.onsets))
-    return {
-        "claim": "a deficit hurts most when it comes first",
-        "headline": effect,
-        "verdict": verdicts.verdict(effect),
-        "finding": f"the first {config.window} epochs cost {verdicts.say(effect)} (loss by onset: {costs})",
-        "series": [
-            {
-                "label": "drop against all sharp, same total",
-                "x": config.onsets,
-                "y": f"accuracy lost to {config.window} blurred epochs (points)",
-                "values": lost,
-            }
-        ],
-        "figure": {"x": "epoch at which the window begins"},
-    }
+    c, lost = study.config, lost_to_windows(study)  # (seeds, onsets)
+    costliest = 1 + lost[:, 1:].mean(0).argmax()
+    effect = Effect("points more than the costliest later window", lost[:, 0] - lost[:, costliest])
+    costs = ", ".join(f"onset {t}: {Effect('points', v)}" for t, v in zip(c.onsets, lost.T))
+    y = f"accuracy lost to {c.window} blurred epochs (points)"
+    return Panel(
+        claim="a deficit hurts most when it comes first", effects=[effect],
+        finding=f"the first {c.window} epochs cost {effect} (loss by onset: {costs})",
+        axes=[Axes(y, [Curve("against all sharp, same total", c.onsets, lost)], x=ONSET)],
+        caption=f"{c.clean} sharp epochs after every window",
+    )
 
 
-def revisiting_section5(run):
-    """ "Revisiting critical learning periods", section 5: an earlier epoch always matters more than a later one.
+def revisiting_section5(study):
+    """"Revisiting critical learning periods", section 5: an earlier epoch always matters more.
 
-    Verdict: "reproduced" if each window costs more than the next one by > 3 standard errors over >= 3 seeds (paired), for every pair of neighbours.
+    Reproduced if each window costs more than the next one (paired), for every pair of neighbours.
     """
-    config, lost = run.config, lost_to_windows(run)
-    steps = [headline([row[i] - row[i + 1] for row in lost], "points") for i in range(len(config.onsets) - 1)]
-    said = ", ".join(f"{a} against {b}: {verdicts.say(step)}" for a, b, step in zip(config.onsets, config.onsets[1:], steps))
-    return {
-        "claim": "an earlier window always costs more than a later one",
-        "headline": min(steps, key=lambda e: e["mean"]),
-        "verdict": verdicts.joint_verdict(steps),
-        "finding": f"onset {said}",
-        "series": [
-            {
-                "label": "onset against the next",
-                "x": config.onsets[:-1],
-                "y": "accuracy lost, minus that of the next onset (points)",
-                "values": [[row[i] - row[i + 1] for i in range(len(row) - 1)] for row in lost],
-            }
-        ],
-        "figure": {"x": "epoch at which the window begins"},
-    }
+    c, lost = study.config, lost_to_windows(study)
+    steps = -np.diff(lost, axis=1)  # (seeds, pairs)
+    pairs = [f"{a} against {b}" for a, b in zip(c.onsets, c.onsets[1:])]
+    effects = [Effect(f"points, onset {pair}", step) for pair, step in zip(pairs, steps.T)]
+    y = "accuracy lost, minus that of the next onset (points)"
+    return Panel(
+        claim="an earlier window always costs more than a later one", effects=effects,
+        headline=least(effects),
+        axes=[Axes(y, [Curve("difference", pairs, steps)], x="onset of the window", kind="bar")],
+        caption=f"{c.window} blurred epochs, {c.clean} sharp ones after them",
+    )
+
+
+def lost_to_windows(study):
+    """(seeds, onsets): accuracy lost to each window, against as many sharp epochs."""
+    c, results = study.config, study.results
+    sharp = results.at("accuracy", "sharp", [t + c.window + c.clean for t in c.onsets])
+    return sharp - results.final("accuracy", [f"window {t}" for t in c.onsets])
 
 
 PANELS = [achille_window, revisiting_section5]
 
 
+def schedules(c):
+    """name -> phases; what begins alike is trained once."""
+    blur = images(c.blur)
+    plan = {f"window {t}": [Phase(t), Phase(c.window, blur), Phase(c.clean)] for t in c.onsets}
+    return plan | {"sharp": [Phase(max(c.onsets) + c.window + c.clean)]}
+
+
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
-    config, blur = run.config, images(run.config.blur)
-    plan = {f"window {t}": [Phase(t), Phase(config.window, blur), Phase(config.window_clean)] for t in config.onsets}
-    ends = {t + config.window + config.window_clean for t in config.onsets}
-    plan["sharp"] = [Phase(max(ends))]
-    running.announce(run, {"run": (achille.prepare(run, 0)[1], plan)})
-    for seed, label, schedules in running.units(run):
-        data, setup = achille.prepare(run, seed)
-        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
-            if epoch in ends:
-                run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
-    common.finish(run)
+    study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
+    ends = {t + study.config.window + study.config.clean for t in study.config.onsets}
+    achille.accuracy_at(study, schedules(study.config), ends)
+    study.finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

@@ -1,185 +1,204 @@
 """The main job: a critical learning period in one command (Achille et al. 2018).
 
-A network is trained on blurred images for a while, then on sharp ones for the same number of epochs whatever came before. If the blur
-stays long enough, accuracy does not recover. Controls: an all-sharp run of the same total length (achille_matched) and a learning rate
-that starts again when the blur ends (achille_restart). achille_fisher follows the trace of the Fisher information.
+A network is trained on blurred images for a while, then on sharp ones for the same number of epochs
+whatever came before. If the blur stays long enough, accuracy does not recover. Controls: an
+all-sharp run of the same total length (achille_matched) and a learning rate that starts again when
+the blur ends (achille_restart). achille_fisher follows the trace of the Fisher information.
 """
 
-import math
+from dataclasses import dataclass
 
-import achille
-import common
-import torch
-import running
-import verdicts
+import numpy as np
+
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
-from clp_min.plot import contact_sheet
-from clp_min.record import headline
-from clp_min.schedule import Phase, restart_learning_rate
+from clp_min.schedule import Phase, exponential, restart_learning_rate
 from clp_min.seeding import generator
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import leave_one_out_peaks
+from clp_min.study.plot import data_sheet, save
 from clp_min.train import accuracy, current_data
 
+import achille
 
-def achille_blur(run):
-    """Final test accuracy against the epoch at which the blur is removed; the same number of sharp epochs follows.
 
-    Verdict: the drop of the longest deficit, paired by seed, against no deficit: "reproduced" if > 5 points and > 3 standard errors over
-    >= 3 seeds and no shorter deficit costs more than the next longer one (means).
+@dataclass(frozen=True)
+class Config(achille.Config):
+    clean: int = 160  # epochs after the deficit, the same after every one
+    removals: tuple = (0, 20, 40, 60, 80, 100, 120, 140)  # end of the blur; grid not stated; ours
+    # ---- achille_restart
+    restart_decay: float = 0.97
+    restart_removals: tuple = (0, 40, 100)  # ours
+    # ---- achille_fisher
+    fisher_removals: tuple = (0, 40, 100)  # ours
+    measure_every: int = 5  # epochs, besides the first ten and the last; ours
+
+
+CONFIGS = achille.configs(
+    Config,
+    textures=dict(
+        clean=30, removals=(0, 5, 10, 20, 40), restart_removals=(0, 20, 40),
+        fisher_removals=(0, 20, 40),
+    ),
+    fashion_mnist=dict(
+        clean=200, removals=(0, 25, 50, 100, 200, 400), restart_decay=0.99,
+        restart_removals=(0, 100, 200), fisher_removals=(0, 100, 200), measure_every=25,
+    ),
+    cifar10=dict(
+        clean=50, removals=(0, 20, 60, 150), restart_removals=(0, 60), fisher_removals=(0, 60, 150)
+    ),
+    smoke=dict(
+        clean=2, removals=(0, 1, 2), restart_removals=(0, 2), fisher_removals=(0, 2),
+        measure_every=1,
+    ),
+)
+LOST = "points of accuracy lost"
+
+
+def after(c):
+    """The caption of final accuracies."""
+    return f"{c.clean} sharp epochs after it"
+
+
+def final_axes(curves):
+    """Final accuracy against the end of the blur."""
+    return [Axes("final test accuracy (%)", curves, x="epoch at which the blur is removed")]
+
+
+def achille_blur(study):
+    """Final test accuracy against the epoch at which the blur is removed; as many sharp epochs
+    follow.
+
+    Reproduced if the longest deficit costs more than 5 points (paired by seed, against no deficit),
+    and no shorter deficit costs more than the next longer one (means).
     """
-    config = run.config
-    names = [f"blur {d}" for d in config.removals]
-    lost = achille.drops(run, names, "blur 0")
-    effect = headline(lost[names[-1]], "points of accuracy lost")
-    means = [headline(lost[name], "")["mean"] for name in names]
-    verdict = verdicts.verdict(effect, 5.0)
-    if verdict == "reproduced" and any(b < a for a, b in zip(means, means[1:])):
-        verdict = "not reproduced"
-    values = [[run.log.last(seed, name, "accuracy") for name in names] for seed in run.seeds]
-    control = headline([row[0] for row in values], "%")
-    return {
-        "claim": "blur that is removed late leaves a permanent loss of accuracy",
-        "headline": effect,
-        "verdict": verdict,
-        "finding": f"{config.removals[-1]} blurred epochs cost {verdicts.say(effect)} after {config.clean} sharp epochs each"
-        f" (undamaged: {verdicts.say(control)})",
-        "series": [
-            {"label": f"{config.clean} sharp epochs after the blur", "x": config.removals, "y": "final test accuracy (%)", "values": values}
-        ],
-        "figure": {"x": "epoch at which the blur is removed"},
-    }
+    c = study.config
+    correct = study.results.final("accuracy", [f"blur {d}" for d in c.removals])
+    lost = correct[:, :1] - correct  # (seeds, removals)
+    effect, undamaged = Effect(LOST, lost[:, -1], least=5.0), Effect("%", correct[:, 0])
+    return Panel(
+        claim="blur that is removed late leaves a permanent loss of accuracy",
+        effects=[effect], gate=(np.diff(lost.mean(0)) >= 0).all(),
+        finding=f"{c.removals[-1]} blurred epochs cost {effect} (undamaged: {undamaged})",
+        axes=final_axes([Curve("blurred, then sharp", c.removals, correct)]), caption=after(c),
+    )
 
 
-def achille_matched(run):
-    """achille_blur against an all-sharp run of the same TOTAL number of epochs: over-fitting alone lowers accuracy too.
+def achille_matched(study):
+    """achille_blur against an all-sharp run of the same TOTAL length: over-fitting costs accuracy
+    too.
 
-    Verdict: the rule of achille_blur (> 5 points, > 3 standard errors, >= 3 seeds) for the longest deficit's drop against that run.
+    Reproduced if the longest deficit costs more than 5 points against that run.
     """
-    config, log = run.config, run.log
-    blurred = [[log.last(s, f"blur {d}", "accuracy") for d in config.removals] for s in run.seeds]
-    matched = [[log.at(s, "matched", d + config.clean, "accuracy") for d in config.removals] for s in run.seeds]
-    effect = headline([m[-1] - b[-1] for m, b in zip(matched, blurred)], "points of accuracy lost")
-    return {
-        "claim": "the loss is not that of longer training",
-        "headline": effect,
-        "verdict": verdicts.verdict(effect, 5.0),
-        "finding": f"{config.removals[-1]} blurred epochs cost {verdicts.say(effect)} against as many sharp ones",
-        "series": [
-            {"label": "blurred, then sharp", "x": config.removals, "y": "final test accuracy (%)", "values": blurred},
-            {"label": "all sharp, same total epochs", "x": config.removals, "y": "final test accuracy (%)", "values": matched},
-        ],
-        "figure": {"x": "epoch at which the blur is removed"},
-    }
+    c, results = study.config, study.results
+    blurred = results.final("accuracy", [f"blur {d}" for d in c.removals])
+    matched = results.at("accuracy", "matched", [d + c.clean for d in c.removals])
+    effect = Effect(LOST, matched[:, -1] - blurred[:, -1], least=5.0)
+    curves = [
+        Curve("blurred, then sharp", c.removals, blurred),
+        Curve("all sharp, same total epochs", c.removals, matched),
+    ]
+    return Panel(
+        claim="the loss is not that of longer training", effects=[effect],
+        finding=f"{c.removals[-1]} blurred epochs cost {effect} against as many sharp ones",
+        axes=final_axes(curves), caption=after(c),
+    )
 
 
-def achille_restart(run):
-    """The published learning rate decays every epoch, through the deficit too: how much of the damage is the low rate that is left?
+def achille_restart(study):
+    """How much of the damage is the low learning rate that is left when the blur ends?
 
-    Drop of the longest deficit against no deficit, with the decay going on, and with the rate restarted when the blur ends.
-    Verdict: "reproduced" (damage beyond the learning rate) if the restarted drop is > 3 standard errors over >= 3 seeds.
+    The published rate decays every epoch, through the deficit too. Reproduced (damage beyond the
+    learning rate) if the longest deficit costs accuracy also when the rate is restarted after it.
     """
-    config, log = run.config, run.log
-    series = []
-    for label, key in (("decay goes on", "decay"), ("rate restarted at the end of the blur", "restart")):
-        names = [f"{key if d else 'decay'} {d}" for d in config.restart_removals]
-        values = [[log.last(s, name, "accuracy") for name in names] for s in run.seeds]
-        series.append({"label": label, "x": config.restart_removals, "y": "final test accuracy (%)", "values": values})
-    going_on, restarted = (headline([row[0] - row[-1] for row in one["values"]], "points of accuracy lost") for one in series)
-    return {
-        "claim": f"damage remains when the decayed learning rate (x{config.restart_decay} per epoch) is restarted",
-        "headline": restarted,
-        "verdict": verdicts.verdict(restarted),
-        "finding": f"{config.restart_removals[-1]} blurred epochs cost {verdicts.say(going_on)} with the decay going on and {verdicts.say(restarted)} with the rate restarted",
-        "series": series,
-        "figure": {"x": "epoch at which the blur is removed"},
-    }
+    c = study.config
+    curves = []
+    for label, key in (("decay goes on", "decay"), ("rate restarted after the blur", "restart")):
+        names = [f"{key if d else 'decay'} {d}" for d in c.restart_removals]
+        curves.append(Curve(label, c.restart_removals, study.results.final("accuracy", names)))
+    going_on, restarted = (Effect(LOST, one.values[:, 0] - one.values[:, -1]) for one in curves)
+    return Panel(
+        claim=f"damage remains when the decayed learning rate (x{c.restart_decay} per epoch) is"
+        " restarted",
+        effects=[restarted], axes=final_axes(curves),
+        caption=f"{after(c)}; rate x{c.restart_decay} per epoch",
+        finding=f"{c.restart_removals[-1]} blurred epochs cost {restarted} with the rate"
+        f" restarted, {going_on} with the decay going on",
+    )
 
 
-def achille_fisher(run):
-    """Trace of the Fisher information per epoch, on the data the net is being trained on (random signs: unbiased, low variance).
+def achille_fisher(study):
+    """Trace of the Fisher information per epoch, on the data the net is trained on (random signs).
 
-    Verdict: "reproduced" if, in logarithms and paired by seed, the normal run's trace at its peak (epoch >= 1, chosen for each seed on the
-    other seeds) is above its first epoch's and above its last epoch's, and the trace after the longest deficit and its sharp epochs is above
-    the normal run's after as many sharp epochs, each by > 3 standard errors over >= 3 seeds. The untrained net's trace stands beside it.
+    Reproduced if, in logarithms and paired by seed, the normal run's trace at its peak (epoch >= 1,
+    chosen for each seed on the other seeds) is above that of its first and of its last epoch, and
+    the trace after the longest deficit and its sharp epochs is above the normal run's after as
+    many. The untrained net's trace stands beside it.
     """
-    config, log = run.config, run.log
-    series, logs = [], {}
-    for d in config.fisher_removals:
-        points = log.series(run.seeds[0], f"blur {d}", "fisher")[0]
-        values = [log.series(s, f"blur {d}", "fisher")[1] for s in run.seeds]
-        series.append({"label": "no deficit" if d == 0 else f"blurred until epoch {d}", "x": points, "y": "Tr F", "values": values})
-        logs[d] = [[math.log(max(v, 1e-30)) for v in row] for row in values]
-    first, trained_rows = series[0]["x"].index(1), [row[1:] for row in logs[0]]
-    peaks = [row[place] for row, place in zip(trained_rows, verdicts.leave_one_out_peaks(trained_rows))]
-    rise = headline([peak - row[first] for peak, row in zip(peaks, logs[0])], "log")
-    fall = headline([peak - row[-1] for peak, row in zip(peaks, logs[0])], "log")
-    untrained = headline([peak - row[0] for peak, row in zip(peaks, logs[0])], "log")
-    longest = config.fisher_removals[-1]
-    raised = headline([a[-1] - b[-1] for a, b in zip(logs[longest], logs[0])], "log ratio of final Tr F, deficit / none")
-    ratios = {
-        name: f"{math.exp(e['mean']):.2g} (log {e['mean']:.2f} ± {e['standard_error']:.2f})"
-        for name, e in (("rise", rise), ("fall", fall), ("raised", raised), ("untrained", untrained))
-    }
-    return {
-        "claim": "the Fisher trace rises, then falls, and stays higher after a deficit",
-        "headline": raised,
-        "verdict": verdicts.joint_verdict([rise, fall, raised]),
-        "finding": f"normal training: peak / first epoch = {ratios['rise']}, peak / last = {ratios['fall']}, peak / untrained net ="
-        f" {ratios['untrained']}; after {longest} blurred epochs the final trace is {ratios['raised']} times the normal one",
-        "series": series,
-        "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[0, d] for d in config.fisher_removals if d]},
-    }
+    c, results = study.config, study.results
+    curves, logs = [], {}
+    for d in c.fisher_removals:
+        label = f"blurred until epoch {d}" if d else "no deficit"
+        curves.append(Curve(label, *results.curve("fisher", f"blur {d}")))
+        logs[d] = np.log(np.maximum(curves[-1].values, 1e-30))  # (seeds, points)
+    normal, longest = logs[0], c.fisher_removals[-1]
+    first = curves[0].x.index(1)
+    places = [1 + place for place in leave_one_out_peaks(normal[:, 1:])]
+    peak = normal[np.arange(len(normal)), places]
+    rise = Effect("log (peak / first epoch)", peak - normal[:, first])
+    fall = Effect("log (peak / last epoch)", peak - normal[:, -1])
+    raised = Effect("log ratio of final Tr F, deficit / none", logs[longest][:, -1] - normal[:, -1])
+    untrained = Effect("log (peak / untrained net)", peak - normal[:, 0])
+    spans = [[0, d] for d in c.fisher_removals if d]
+    return Panel(
+        claim="the Fisher trace rises, then falls, and stays higher after a deficit",
+        effects=[rise, fall, raised], headline=raised,
+        finding=f"normal training: {rise}, {fall}, {untrained}; after {longest} blurred epochs:"
+        f" {raised}",
+        axes=[Axes("trace of the Fisher information", curves, log=True, spans=spans)],
+    )
 
 
 PANELS = [achille_blur, achille_matched, achille_restart, achille_fisher]
 
 
-def all_schedules(run):
-    """name -> phases. All runs begin from the same weights; shared beginnings are trained once."""
-    config, blur = run.config, images(run.config.blur)
+def schedules(study):
+    """name -> phases. All runs begin from the same weights; what begins alike is trained once."""
+    c, blur = study.config, images(study.config.blur)
     plan = {}
-    if run.wants(achille_blur, achille_matched, achille_fisher):
-        plan = {f"blur {d}": [Phase(d, blur), Phase(config.clean)] for d in config.removals}
-        plan["matched"] = [Phase(max(config.removals) + config.clean)]
-    if run.wants(achille_restart):
-        rate = None if config.decay < 1 else achille.exponential(config.lr, config.restart_decay)  # None: the set-up decays anyway
-        for d in config.restart_removals:
-            plan[f"decay {d}"] = [Phase(d, blur, lr=rate), Phase(config.clean, lr=rate)]
+    if study.wants(achille_blur, achille_matched, achille_fisher):
+        plan = {f"blur {d}": [Phase(d, blur), Phase(c.clean)] for d in c.removals}
+        plan["matched"] = [Phase(max(c.removals) + c.clean)]
+    if study.wants(achille_restart):
+        # None: the set-up decays anyway
+        rate = None if c.decay < 1 else exponential(c.lr, c.restart_decay)
+        for d in c.restart_removals:
+            plan[f"decay {d}"] = [Phase(d, blur, lr=rate), Phase(c.clean, lr=rate)]
             if d:
-                plan[f"restart {d}"] = [Phase(d, blur, lr=rate), Phase(config.clean, lr=rate, event=restart_learning_rate)]
+                again = Phase(c.clean, lr=rate, event=restart_learning_rate)
+                plan[f"restart {d}"] = [Phase(d, blur, lr=rate), again]
     return plan
 
 
-def draw_data(run, dataset):
-    """OUT/DATA.png: two training images of each class, sharp and blurred."""
-    x, y = dataset.train
-    chosen = torch.cat([(y == c).nonzero()[:2, 0] for c in range(dataset.classes)])[:20]
-    rows = [("sharp", x[chosen].cpu().numpy()), ("blurred", run.config.blur(x[chosen]).cpu().numpy())]
-    run.arguments.out.mkdir(parents=True, exist_ok=True)
-    kind = "synthetic, " if run.arguments.data in common.SYNTHETIC else ""
-    title = f"{run.arguments.data} ({kind}{x.shape[2]}x{x.shape[3]} pixels): two images of each class"
-    contact_sheet(rows, run.arguments.out / f"{run.arguments.data}.png", title)
-
-
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, achille.CONFIGS, argv, achille.OPTIONS)
-    config, plan = run.config, all_schedules(run)
-    ends = {d + config.clean for d in config.removals + config.restart_removals}
-    followed = {f"blur {d}" for d in config.fisher_removals}
-    data, setup = achille.prepare(run, 0)
-    running.announce(run, {"run": (setup, plan)})
-    draw_data(run, data)
-    for seed, label, schedules in running.units(run):
-        data, setup = achille.prepare(run, seed)
-        for epoch, state, names in running.trained(run, seed, label, setup, schedules):
-            if epoch in ends:
-                run.log.add(seed, names, epoch, accuracy=accuracy(state.model, *data.test))
-            if run.wants(achille_fisher) and followed & set(names) and (epoch <= 10 or epoch % config.measure_every == 0 or epoch in ends):
-                x, _ = current_data(setup, state, slice(config.fisher_examples))
-                trace = fisher_trace(state.model, x, "signs", generator=generator(x.device, seed, epoch, "fisher"))
-                run.log.add(seed, followed & set(names), epoch, fisher=trace.total)
-    common.finish(run)
+    study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
+    c, log = study.config, study.log
+    ends = {d + c.clean for d in c.removals + c.restart_removals}
+    followed = {f"blur {d}" for d in c.fisher_removals} if study.wants(achille_fisher) else set()
+    for run, epoch, state, names in study.sweep(achille.prepare, schedules(study)):
+        if epoch in ends:
+            log.add(run.seed, names, epoch, accuracy=accuracy(state.model, *run.data.test))
+        often = epoch <= 10 or epoch % c.measure_every == 0 or epoch in ends
+        if followed & set(names) and often:
+            x, _ = current_data(run.setup, state, slice(c.fisher_examples))
+            signs = generator(x.device, run.seed, epoch, "fisher")
+            trace = fisher_trace(state.model, x, "signs", generator=signs).total
+            log.add(run.seed, followed & set(names), epoch, fisher=trace)
+    changes = {"sharp": lambda x: x, "blurred": c.blur}
+    sheet = data_sheet(achille.prepare(study, study.seeds[0])[0], changes, study.data)
+    save(sheet, study.path(study.data).with_suffix(".png"))
+    study.finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

@@ -1,16 +1,18 @@
-"""A critical period in closed form: two pathways of a deep linear network, one gated early, in the middle, late (theory/deep_linear.py).
+"""A critical period in closed form: two pathways of a deep linear network, one gated early, in the
+middle, late.
 
-The scalar equations of each mode beside gradient descent on whole weight matrices in PyTorch, on the eight-item hierarchy
-(Kleinman, Achille & Soatto, "Critical learning periods emerge even in deep linear networks", 2023).
+The scalar equations of each mode (theory/deep_linear.py) beside gradient descent on whole weight
+matrices in PyTorch, on the eight-item hierarchy (Kleinman, Achille & Soatto, "Critical learning
+periods emerge even in deep linear networks", 2023).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
 
-import common
 import numpy as np
 import torch
-import verdicts
-from clp_min.record import headline
+
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line, scales
 from theory.deep_linear import HIERARCHY_STRENGTHS, gated_pathways
 
 
@@ -27,102 +29,86 @@ class Config:
     every: float = 50.0  # measured
 
 
-QUICK = Config()
-CONFIGS = {
-    ("hierarchy", "quick"): replace(QUICK, dt=0.05),
-    ("hierarchy", "paper"): QUICK,
-    ("hierarchy", "smoke"): replace(QUICK, seeds=1, dt=0.05, duration=30.0, gates=((0, 0), (0, 15), (20, 25)), every=5.0),
-}
+SMOKE = dict(seeds=1, duration=30.0, gates=((0, 0), (0, 15), (20, 25)), every=5.0)
+CONFIGS = scales(Config, {"hierarchy": dict(dt=0.05)}, SMOKE, ["hierarchy"])
 
 
 def descend(config, gate, seed):
-    """Gradient descent on the matrices of both pathways; K of the strongest mode at the measured times, (2, points)."""
+    """Gradient descent on both pathways' matrices; K of the strongest mode, (2, measured times)."""
     rng = np.random.default_rng(seed)
-    strengths = torch.from_numpy(HIERARCHY_STRENGTHS)
     left, right = (torch.from_numpy(np.linalg.qr(rng.normal(size=(n, 8)))[0]) for n in (15, 8))
-    target, size = left @ torch.diag(strengths) @ right.T, config.start ** (1 / config.depth)
+    target = left @ torch.diag(torch.from_numpy(HIERARCHY_STRENGTHS)) @ right.T
+    # balanced weights along the singular directions
+    size = config.start ** (1 / config.depth)
+    middle = [torch.eye(8, dtype=torch.float64)] * (config.depth - 2)
     paths = [
-        [(size * m).clone().requires_grad_() for m in [right.T] + [torch.eye(8, dtype=torch.float64)] * (config.depth - 2) + [left]]
+        [(size * matrix).clone().requires_grad_() for matrix in [right.T, *middle, left]]
         for _ in range(2)
     ]
-    optimizer, found = torch.optim.SGD([m for path in paths for m in path], lr=config.dt), []
+    optimizer = torch.optim.SGD([matrix for path in paths for matrix in path], lr=config.dt)
 
-    def product(path):
-        total = path[0]
-        for matrix in path[1:]:
-            total = matrix @ total
-        return total
-
-    steps, every = round(config.duration / config.dt), round(config.every / config.dt)
-    for t in range(steps + 1):
-        a, b = product(paths[0]), product(paths[1])
+    # plain gradient descent; while b is gated its matrices have no gradient
+    measured = []
+    every = round(config.every / config.dt)
+    for t in range(round(config.duration / config.dt) + 1):
+        a, b = (reduce(lambda total, matrix: matrix @ total, path) for path in paths)
         if t % every == 0:
-            found.append([float(left[:, 0] @ k.detach() @ right[:, 0]) for k in (a, b)])
+            measured.append([float(left[:, 0] @ k.detach() @ right[:, 0]) for k in (a, b)])
         optimizer.zero_grad()
         ((target - a - b).square().sum() / 2).backward()
         if round(gate[0] / config.dt) <= t < round(gate[1] / config.dt):
             for matrix in paths[1]:
                 matrix.grad = None
         optimizer.step()
-    return np.array(found).T
+    return np.array(measured).T
 
 
-def deep_linear_gate(run):
-    """Verdict: "holds" if torch and the equations agree to 1e-6 of S at every measured time and, at the end, only the early gate leaves
-    pathway b below half of its ungated share."""
-    config, series, gaps, ends = run.config, [], [], {}
-    strength = float(HIERARCHY_STRENGTHS[0])
-    times = np.arange(0, config.duration + config.every / 2, config.every)
-    for gate in config.gates:
-        label = "no gate" if gate == (0, 0) else f"b gated {gate[0]}-{gate[1]}"
-        exact = np.array(
-            [k[:, 0] for k in gated_pathways(HIERARCHY_STRENGTHS, config.depth, gate, config.duration, config.dt, config.start)]
-        )
-        index = np.round(times / config.dt).astype(int)
-        drawn = np.array([descend(config, gate, seed) for seed in run.seeds])  # (seeds, 2, points)
-        gaps.append([float(np.abs(row - exact[:, index]).max()) / strength for row in drawn])  # (gates, seeds)
-        ends[gate] = exact[1, -1]
+def deep_linear_gate(study):
+    """"holds" if torch and the equations agree to 1e-6 of S at every measured time and, at the
+    end, only the early gate leaves pathway b below half of its ungated share."""
+    c, strength = study.config, float(HIERARCHY_STRENGTHS[0])
+    labels = {g: f"b gated {g[0]}-{g[1]}" if g[1] else "no gate" for g in c.gates}
+    times = np.arange(0, c.duration + c.every / 2, c.every)
+    at = np.round(times / c.dt).astype(int)
+    paths, gaps, exact_end, drawn_end = {"a": [], "b": []}, [], [], []
+    for gate, label in labels.items():
+        pathways = gated_pathways(HIERARCHY_STRENGTHS, c.depth, gate, c.duration, c.dt, c.start)
+        exact = np.array([k[:, 0] for k in pathways])  # (2, steps), strongest mode
+        drawn = np.array([descend(c, gate, seed) for seed in study.seeds])  # (seeds, 2, times)
+        gaps.append(np.abs(drawn - exact[:, at]).max((1, 2)) / strength)
+        exact_end.append(exact[1, -1])
+        drawn_end.append(drawn[:, 1, -1])
         shown = np.unique(np.linspace(0, exact.shape[1] - 1, 300).astype(int))
         for i, path in enumerate("ab"):
-            series.append(
-                {
-                    "label": f"{label}",
-                    "x": (shown * config.dt).tolist(),
-                    "y": f"K of pathway {path}, strongest mode",
-                    "x_label": "time",
-                    "values": [exact[i, shown].tolist()],
-                }
-            )
-            series.append(
-                {
-                    "label": f"{label}, torch",
-                    "x": times.tolist(),
-                    "y": f"K of pathway {path}, strongest mode",
-                    "values": drawn[:, i].tolist(),
-                    "points": True,
-                }
-            )
-    early, others = ends[config.gates[1]], [v for g, v in ends.items() if g != config.gates[1]]
-    worst = [max(column) for column in zip(*gaps)]  # per seed
-    holds = max(worst) < 1e-6 and early < ends[(0, 0)] / 2 and min(others) > ends[(0, 0)] / 2
-    return {
-        "claim": "a pathway gated early never recovers; gated later it loses nothing",
-        "headline": headline(worst, "largest |torch - equations| / S"),
-        "verdict": verdicts.theory_verdict(run, holds, "holds"),
-        "finding": "final K of pathway b: "
-        + ", ".join(f"{'no gate' if g == (0, 0) else f'gated {g[0]}-{g[1]}'} {v:.4f}" for g, v in ends.items())
-        + f"; torch and equations differ by {max(worst):.1e} S at most",
-        "series": series,
-        "figure": {},
-    }
+            paths[path].append(Curve(label, shown * c.dt, [exact[i, shown]]))
+            paths[path].append(Curve(f"{label}, torch", times, drawn[:, i], "points"))
+    # gates: none, early, and later ones
+    (ungated, early, *later), worst = exact_end, np.max(gaps, axis=0)
+    names, share = list(labels.values()), 100 / ungated
+    bars = [Curve("equations", names, [share * np.array(exact_end)])]
+    bars.append(Curve("gradient descent", names, share * np.transpose(drawn_end)))
+    ends = ", ".join(f"{name} {v:.4f}" for name, v in zip(names, exact_end))
+    return Panel(
+        claim="a pathway gated early never recovers; gated later it loses nothing",
+        headline=Effect("largest |torch - equations| / S", worst), statement="holds",
+        agrees=bool(worst.max() < 1e-6 and early < ungated / 2 < min(later)),
+        finding=f"final K of pathway b: {ends}; torch and equations differ by {worst.max():.1e} S"
+        " at most",
+        axes=[
+            Axes("K of b, % of its ungated K", bars, "while b does not learn", kind="bar"),
+            Axes("K of pathway a, strongest mode", paths["a"], x="time", figure="paths"),
+            Axes("K of pathway b, strongest mode", paths["b"], x="time", figure="paths"),
+        ],
+        caption=f"depth {c.depth}, eight-item hierarchy, {c.duration:g} units of time",
+    )
 
 
 PANELS = [deep_linear_gate]
 
 
 def main(argv=None):
-    common.finish(common.start(__file__, __doc__, PANELS, CONFIGS, argv))
+    Study(__file__, PANELS, CONFIGS, argv).finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

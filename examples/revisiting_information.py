@@ -1,300 +1,300 @@
-"""Fisher trace and mutual information while a deficit comes and goes ("Revisiting critical learning periods", section 3.3).
+"""Fisher trace and mutual information while a deficit comes and goes ("Revisiting critical learning
+periods", 3.3).
 
-fig1 (ResNet) and fig5 (VGG): blur in the first, second or third period of three. fig2: how the impairment and the mutual information depend
-on the number of blurred epochs at the start. Findings 1 to 3 are rows of their own. The quick scale has small stand-ins of the nets.
+fig1 (ResNet) and fig5 (VGG): blur in the first, second or third period of three. fig2: how the
+impairment and the mutual information depend on the number of blurred epochs at the start. Findings
+1 to 3 are rows of their own. The quick scale has small stand-ins of the nets.
 """
 
-import common
+from dataclasses import dataclass
+
 import numpy as np
-import revisiting
 import torch
-import running
-import verdicts
+
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
 from clp_min.information import READINGS, binned_mutual_information, label_information
-from clp_min.record import headline
 from clp_min.schedule import Phase
 from clp_min.seeding import generator
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import first_near_largest, least, leave_one_out_peaks
+from clp_min.study.panel import log_ratio, peak, saturation
 from clp_min.train import accuracy, current_data, predict
 
+import revisiting
+
+
+@dataclass(frozen=True)
+class Config(revisiting.Config):
+    # ---- fig1, fig5: three periods
+    period: int = 100
+    # ---- fig2: deficit first, then sharp
+    durations: tuple = (0, 4, 8, 16, 24, 32, 40, 48, 64, 80)  # not stated; ours
+    recovery: int = 160  # sharp epochs after each; not stated; ours
+    # ---- measuring
+    measure_every: int = 1  # after the three periods' length; until then every epoch
+    fisher_examples: int = 1000  # Monte-Carlo sample, size not stated; ours
+    information_examples: int = 10_000  # ours
+
+
+CONFIGS = revisiting.configs(
+    Config,
+    quick=dict(
+        period=15, durations=(0, 5, 20, 80, 120), recovery=20, measure_every=5,
+        fisher_examples=100, information_examples=500,
+    ),
+    smoke=dict(
+        period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50
+    ),
+)
+NETS = ("resnet", "vgg")
 SHOWN = "per_logit"  # the reading in the figures and verdicts; all are in the results
+OTHERS = ("joint", "pooled", "per_class", "label", "label_shuffled")
+TRACE, BITS, LOST = "trace of the Fisher information", "I(X;T), bits", "accuracy lost (points)"
 
 
-def _curves(run, name, keys):
-    """Series (label, values) of a schedule: points after epoch 0, one row a seed."""
-    points = [p for p in run.log.series(run.seeds[0], name, keys[0])[0] if p > 0]
-    return points, {key: [[run.log.at(s, name, p, key) for p in points] for s in run.seeds] for key in keys}
+def revisiting_fig1a(study):
+    """ResNet, deficit in period 1 of 3.
+
+    Reproduced if log(Tr F / Tr F of the normal run at the same epoch), mean over the deficit, is
+    positive.
+    """
+    return period_panel(study, "resnet", 1)
 
 
-def _surge(run, net, period, key="fisher"):
-    """Mean over the deficit's period of log(Tr F with the deficit / Tr F of the normal run at the same epoch), per seed.
-
-    key "fisher_clean": Tr F of the same nets on clean data, where the size of blurred inputs does not enter."""
-    epochs = range((period - 1) * run.config.period + 1, period * run.config.period + 1)
-    at = run.log.at
-    return [
-        np.mean([verdicts.log_ratio(at(s, f"{net} period {period}", e, key), at(s, f"{net} normal", e, "fisher")) for e in epochs])
-        for s in run.seeds
-    ]
-
-
-def _period_panel(run, net, period):
-    """Fisher trace and information with the deficit in one period; what fig1a-c and fig5a-c share."""
-    length, name = run.config.period, f"{net} period {period}"
-    measures = ["fisher", "fisher_clean", SHOWN, SHOWN + "_clean", SHOWN + "_rescaled", *READINGS[:4], "label", "label_shuffled"]
-    points, curves = _curves(run, name, list(dict.fromkeys(measures)))
-    _, normal = _curves(run, f"{net} normal", ["fisher", SHOWN])
-    surge = headline(_surge(run, net, period), "log ratio of Tr F, deficit / normal")
-    clean = headline(_surge(run, net, period, "fisher_clean"), "")
-    lost = headline(
-        [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, name, "accuracy") for s in run.seeds], "points of accuracy lost"
-    )
-    bits, labels = "I(X;T), bits", {"fisher": "on the training data as they are", "fisher_clean": "on clean data"}
-    series = [{"label": labels[key], "x": points, "y": "Tr F", "values": curves[key]} for key in labels]
-    series.append({"label": "normal training", "x": points, "y": "Tr F", "values": normal["fisher"]})
-    series += [
-        {"label": key.replace("_", " "), "x": points, "y": bits, "values": curves[key]} for key in curves if not key.startswith("fisher")
-    ]
-    return {
-        "claim": f"the Fisher trace surges while the deficit lasts (period {period})",
-        "headline": surge,
-        "verdict": verdicts.verdict(surge),
-        "series": series,
-        "finding": f"Tr F is {np.exp(surge['mean']):.2g} times the normal run's over the deficit (log {verdicts.say(surge)}), on clean data"
-        f" {np.exp(clean['mean']):.2g} times (log {clean['mean']:.2f} ± {clean['standard_error']:.2f}); final accuracy: {verdicts.say(lost)};"
-        f" ceiling of the joint reading log2 N = {np.log2(run.information_examples):.2f} bits",
-        "figure": {"x": "epoch", "log": ["Tr F"], "spans": [[(period - 1) * length, period * length]]},
-    }
-
-
-def revisiting_fig1a(run):
-    """ResNet, deficit in period 1 of 3. Verdict: mean log ratio of Tr F to the normal run's over the deficit > 3 standard errors, >= 3
-    seeds."""
-    return _period_panel(run, "resnet", 1)
-
-
-def revisiting_fig1b(run):
+def revisiting_fig1b(study):
     """ResNet, deficit in period 2 of 3. Rule of fig1a."""
-    return _period_panel(run, "resnet", 2)
+    return period_panel(study, "resnet", 2)
 
 
-def revisiting_fig1c(run):
+def revisiting_fig1c(study):
     """ResNet, deficit in period 3 of 3. Rule of fig1a."""
-    return _period_panel(run, "resnet", 3)
+    return period_panel(study, "resnet", 3)
 
 
-def revisiting_fig5a(run):
+def revisiting_fig5a(study):
     """VGG, deficit in period 1 of 3. Rule of fig1a."""
-    return _period_panel(run, "vgg", 1)
+    return period_panel(study, "vgg", 1)
 
 
-def revisiting_fig5b(run):
+def revisiting_fig5b(study):
     """VGG, deficit in period 2 of 3. Rule of fig1a."""
-    return _period_panel(run, "vgg", 2)
+    return period_panel(study, "vgg", 2)
 
 
-def revisiting_fig5c(run):
+def revisiting_fig5c(study):
     """VGG, deficit in period 3 of 3. Rule of fig1a."""
-    return _period_panel(run, "vgg", 3)
+    return period_panel(study, "vgg", 3)
 
 
-def _impairment(run, net):
-    """Accuracy lost to d initial deficit epochs, (seeds x durations); the same number of sharp epochs follows each."""
-    return [
-        [run.log.last(s, f"{net} first 0", "accuracy") - run.log.last(s, f"{net} first {d}", "accuracy") for d in run.config.durations]
-        for s in run.seeds
+def period_panel(study, net, period):
+    """Fisher trace and information with the deficit in one period: what fig1 and fig5 share."""
+    length, name, normal = study.config.period, f"{net} period {period}", f"{net} normal"
+
+    def curve(label, key, run=name, **style):
+        return Curve(label, *study.results.curve(key, run, low=1), **style)
+
+    trace = [
+        curve("training data", "fisher"), curve("clean data", "fisher_clean"),
+        curve("normal training", "fisher", normal, style="dashed"),
     ]
+    shown = [
+        curve("training data", SHOWN), curve("clean data", f"{SHOWN}_clean"),
+        curve("logits rescaled to one size", f"{SHOWN}_rescaled"),
+        curve("normal training", SHOWN, normal, style="dashed"),
+    ]
+    readings = [curve(key.replace("_", " "), key) for key in OTHERS]
+    surge = Effect("log ratio of Tr F, deficit / normal", log_surge(study, net, period))
+    clean = Effect("on clean data", log_surge(study, net, period, "fisher_clean"))
+    final = study.results.final("accuracy", [normal, name])
+    lost = Effect("points of accuracy lost", final[:, 0] - final[:, 1])
+    spans = dict(spans=[[(period - 1) * length, period * length]])
+    return Panel(
+        claim=f"the Fisher trace surges while the deficit lasts (period {period})", effects=[surge],
+        finding=f"{surge} ({np.exp(surge.mean):.2g} times), {clean}; {lost}",
+        axes=[
+            Axes(TRACE, trace, log=True, **spans), Axes(f"{BITS}, per logit", shown, **spans),
+            Axes(f"{BITS}, other readings", readings, **spans, figure="readings"),
+        ], caption=net,
+    )
 
 
-def _blurred_information(run, net):
-    """(epochs, information per seed) on the deficit's data while the longest deficit lasts."""
-    points, longest = run.log.series(run.seeds[0], f"{net} first {run.config.durations[-1]}", SHOWN)[0], run.config.durations[-1]
-    epochs = [p for p in points if 0 < p <= longest]
-    return epochs, [[run.log.at(s, f"{net} first {longest}", e, SHOWN) for e in epochs] for s in run.seeds]
+def log_surge(study, net, period, key="fisher"):
+    """(seeds,): mean over the deficit's period of log(Tr F / Tr F of the normal run at that epoch).
 
-
-def revisiting_fig2(run):
-    """Impairment of the final accuracy, and mutual information, against the number of initial deficit epochs.
-
-    The impairment's peak is the smallest duration within one standard error of its maximum. Verdict: "reproduced" if for both nets that peak
-    is inside the grid and the maximum > 3 standard errors above 0, information rises to a peak and falls from it, each by > 3 standard
-    errors, and the two places are > 3 standard errors (each at least half an epoch) apart, information first, over >= 3 seeds. Places for
-    the last comparison are each seed's own: its most informed epoch, its first duration within 5 % of its largest impairment. A maximum at
-    the edge of the grid is no peak: "not reproduced", and said.
+    key "fisher_clean": Tr F of the same nets on clean data, where the size of blurred inputs does
+    not enter.
     """
-    series, effects, earned, words = [], [], [], []
+    length, results = study.config.period, study.results
+    epochs = range((period - 1) * length + 1, period * length + 1)
+    with_deficit = results.at(key, f"{net} period {period}", epochs)
+    return log_ratio(with_deficit, results.at("fisher", f"{net} normal", epochs)).mean(1)
+
+
+def revisiting_fig2(study):
+    """Impairment of the final accuracy, and information, against the number of first deficit
+    epochs.
+
+    The impairment's peak is the smallest duration within one standard error of its maximum.
+    Reproduced if for both nets information peaks (each seed's most informed epoch) before the
+    impairment does (each seed's first duration within 5 % of its largest; errors count as half an
+    epoch at least), the largest impairment is positive, information rises to its peak and falls
+    from it, and the impairment's peak lies inside the grid: a maximum at its edge is no peak.
+    """
+    durations, impairment, information = study.config.durations, [], []
+    apart, curved, inside = [], [], []
     for net in ("vgg", "resnet"):
-        durations, lost, (epochs, values) = run.config.durations, _impairment(run, net), _blurred_information(run, net)
-        largest = max((headline(column, "points at most") for column in zip(*lost)), key=lambda e: e["mean"])
-        place, (best, rise, fall) = verdicts.first_near_largest(lost), verdicts.peak(values)
-        rise, fall = headline(rise, "bits up to it"), headline(fall, "bits down from it")
-        earned.append(0 < place < len(durations) - 1 and verdicts.joint_verdict([largest, rise, fall]) == "reproduced")
-        own = [durations[verdicts.saturation(row)] - epochs[bits.index(max(bits))] for row, bits in zip(lost, values)]
-        apart = headline(own, "epochs later")
-        effects.append(apart | {"standard_error": max(apart["standard_error"], 0.5)})
-        edge = " (the edge of the grid)" if place == len(durations) - 1 else ""
-        words.append(
-            f"{net}: information largest at epoch {epochs[best]} ({verdicts.say(rise)}, {verdicts.say(fall)}), the impairment"
-            f" ({verdicts.say(largest)}) at {durations[place]}{edge}; {verdicts.say(apart)}"
-        )
-        series.append({"label": net, "x": durations, "y": "accuracy lost (points)", "values": lost})
-        series.append({"label": net, "x": epochs, "y": f"I(X;T) on blurred data, {SHOWN} (bits)", "values": values})
-    verdict = verdicts.joint_verdict(effects)
-    return {
-        "claim": "information peaks before the impairment does",
-        "headline": min(effects, key=lambda e: e["mean"]),
-        "verdict": "not reproduced" if verdict in ("reproduced", "reversed") and not all(earned) else verdict,
-        "finding": "; ".join(words),
-        "series": series,
-        "figure": {"x": "epochs of initial deficit"},
-    }
-
-
-def revisiting_finding1(run):
-    """Finding 1: the Fisher trace surges whenever the deficit comes. Verdict: rule of fig1a for all three periods of both nets at once."""
-    rows = {f"{net} {p}": _surge(run, net, p) for net in ("resnet", "vgg") for p in (1, 2, 3)}
-    effects = {name: headline(row, "log ratio of Tr F") for name, row in rows.items()}
-    return {
-        "claim": "the Fisher trace surges in every period in which the deficit comes",
-        "headline": min(effects.values(), key=lambda e: e["mean"]),
-        "verdict": verdicts.joint_verdict(list(effects.values())),
-        "finding": "log ratio to normal training: "
-        + ", ".join(f"{k}: {v['mean']:.2f} ± {v['standard_error']:.2f}" for k, v in effects.items()),
-        "series": [
-            {
-                "label": "net, period of the deficit",
-                "x": list(rows),
-                "y": "log(Tr F / Tr F of normal training)",
-                "values": [list(v) for v in zip(*rows.values())],
-            }
+        correct = study.results.final("accuracy", [f"{net} first {d}" for d in durations])
+        lost = correct[:, :1] - correct  # (seeds, durations)
+        blurred = dict(low=1, high=durations[-1])
+        epochs, bits = study.results.curve(SHOWN, f"{net} first {durations[-1]}", **blurred)
+        impairment.append(Curve(net, durations, lost))
+        information.append(Curve(net, epochs, bits))
+        # how large both peaks are
+        _, rise, fall = peak(bits)
+        largest = max(lost.T, key=np.mean)
+        units = "points at most", "bits up to its peak", "bits down from it"
+        curved += [Effect(f"{u} ({net})", v) for u, v in zip(units, (largest, rise, fall))]
+        # where they are
+        inside.append(0 < first_near_largest(lost) < len(durations) - 1)
+        own = [durations[saturation(row)] - epochs[b.argmax()] for row, b in zip(lost, bits)]
+        apart.append(Effect(f"epochs later ({net})", own, resolution=0.5))
+    return Panel(
+        claim="information peaks before the impairment does",
+        effects=apart + curved, gate=all(inside), headline=least(apart),
+        axes=[
+            Axes(LOST, impairment, x="epochs of initial deficit"),
+            Axes(f"{BITS}, per logit, on blurred data", information, x="epoch (all blurred)"),
         ],
-        "figure": {"x": "net, period of the deficit", "kind": "bar"},
-    }
+        caption=f"{study.config.recovery} sharp epochs after it; gate: peaks inside the grid",
+    )
 
 
-def revisiting_finding2(run):
-    """Finding 2: in a deficit's period information begins to fall while the Fisher trace goes on rising (period 2, both nets).
+def revisiting_finding1(study):
+    """Finding 1: the Fisher trace surges whenever the deficit comes.
 
-    Per seed: information lost from its peak in the period (chosen on the other seeds) to the period's end, and log Tr F gained over the
-    same epochs. Verdict: "reproduced" if both are > 3 standard errors above 0 over >= 3 seeds for both nets. Beside it: information with
-    the logits rescaled to one size, in which growth of the logits cannot show.
+    Rule of fig1a for all three periods of both nets at once.
     """
-    length, effects, words, series = run.config.period, [], [], []
-    epochs = list(range(length + 1, 2 * length + 1))
-    for net in ("resnet", "vgg"):
-        name, rows = f"{net} period 2", {"lost": [], "gained": []}
-        curves = [[run.log.at(s, name, e, SHOWN) for e in epochs] for s in run.seeds]
-        for s, bits, peak in zip(run.seeds, curves, verdicts.leave_one_out_peaks(curves)):
-            rows["lost"].append(bits[peak] - bits[-1])
-            rows["gained"].append(
-                verdicts.log_ratio(run.log.at(s, name, epochs[-1], "fisher"), run.log.at(s, name, epochs[peak], "fisher"))
-            )
-        lost, gained = headline(rows["lost"], "bits lost after the peak"), headline(rows["gained"], "log Tr F gained")
-        effects += [lost, gained]
-        words.append(f"{net}: {verdicts.say(lost)}, {verdicts.say(gained)}")
-        for key, y in ((SHOWN, "I(X;T), bits"), (SHOWN + "_rescaled", "I(X;T), bits, logits rescaled"), ("fisher", "Tr F")):
-            series.append({"label": net, "x": epochs, "y": y, "values": [[run.log.at(s, name, e, key) for e in epochs] for s in run.seeds]})
-    return {
-        "claim": "during a deficit information falls while the Fisher trace rises",
-        "headline": min(effects, key=lambda e: e["mean"] / (e["standard_error"] or 1)),
-        "verdict": verdicts.joint_verdict(effects),
-        "finding": "; ".join(words),
-        "series": series,
-        "figure": {"x": "epoch (deficit in all of them)", "log": ["Tr F"]},
+    surges = {net: [log_surge(study, net, p) for p in (1, 2, 3)] for net in NETS}
+    effects = [
+        Effect(f"log ratio of Tr F ({net}, period {p})", surge)
+        for net, rows in surges.items()
+        for p, surge in enumerate(rows, 1)
+    ]
+    curves = [Curve(net, PERIODS, np.transpose(rows)) for net, rows in surges.items()]
+    y, x = "log(Tr F / Tr F of normal training)", "where the deficit is"
+    claim = "the Fisher trace surges in every period in which the deficit comes"
+    return Panel(claim, effects, [Axes(y, curves, x, kind="bar")], headline=least(effects))
+
+
+def revisiting_finding2(study):
+    """Finding 2: in a deficit's period information falls while the Fisher trace goes on rising.
+
+    Period 2. Per seed: information lost from its peak in the period (chosen on the other seeds) to
+    the period's end, and log Tr F gained over the same epochs. Reproduced if both are positive for
+    both nets. Beside it: information with the logits rescaled to one size, in which their growth
+    cannot show.
+    """
+    length = study.config.period
+    epochs = dict(low=length + 1, high=2 * length)
+    keys = {BITS: SHOWN, f"{BITS}, logits rescaled": f"{SHOWN}_rescaled", TRACE: "fisher"}
+    curves = {
+        y: [Curve(net, *study.results.curve(key, f"{net} period 2", **epochs)) for net in NETS]
+        for y, key in keys.items()
     }
+    effects = []
+    for net, bits, trace in zip(NETS, curves[BITS], curves[TRACE]):
+        seeds, places = np.arange(len(bits.values)), leave_one_out_peaks(bits.values)
+        lost = bits.values[seeds, places] - bits.values[:, -1]
+        gained = log_ratio(trace.values[:, -1], trace.values[seeds, places])
+        effects.append(Effect(f"bits lost after the peak ({net})", lost))
+        effects.append(Effect(f"log Tr F gained ({net})", gained))
+    x = "epoch (deficit in all of them)"
+    return Panel(
+        claim="during a deficit information falls while the Fisher trace rises", effects=effects,
+        headline=min(effects, key=lambda effect: effect.mean / (effect.error or 1)),
+        axes=[Axes(y, drawn, x=x, log=y == TRACE) for y, drawn in curves.items()],
+    )
 
 
-def revisiting_finding3(run):
+def revisiting_finding3(study):
     """Finding 3: a deficit in period 2 leaves no damage, one in period 1 does.
 
-    Verdict: "reproduced" if for both nets accuracy is lost to period 1, and less than a quarter as much to period 2, each (the loss; a quarter
-    of it minus the loss to period 2) > 3 standard errors over >= 3 seeds. (Period 2 is followed by half as many sharp epochs as period 1, which works against the claim.) The other half, the peaks, is fig2.
+    Reproduced if for both nets accuracy is lost to period 1, and less than a quarter as much to
+    period 2. (Period 2 is followed by half as many sharp epochs as period 1, which works against
+    the claim.) The other half, the peaks, is fig2.
     """
-    rows, effects = {}, []
-    for net in ("resnet", "vgg"):
-        lost = {
-            p: [run.log.last(s, f"{net} normal", "accuracy") - run.log.last(s, f"{net} period {p}", "accuracy") for s in run.seeds]
-            for p in (1, 2, 3)
-        }
-        rows |= {f"{net} {p}": values for p, values in lost.items()}
-        effects += [
-            headline(lost[1], "points lost to period 1"),
-            headline([a / 4 - b for a, b in zip(lost[1], lost[2])], "points (1st / 4 - 2nd)"),
-        ]
-    costs = ", ".join(f"{name}: {verdicts.say(headline(row, 'points'))}" for name, row in rows.items())
-    return {
-        "claim": "a deficit in period 1 damages, the same in period 2 does not",
-        "headline": min(effects, key=lambda e: e["mean"]),
-        "verdict": verdicts.joint_verdict(effects),
-        "finding": f"lost to a deficit in period 1, 2, 3: {costs}",
-        "series": [{"label": "drop", "x": list(rows), "y": "accuracy lost (points)", "values": [list(v) for v in zip(*rows.values())]}],
-        "figure": {"x": "net, period of the deficit", "kind": "bar"},
-    }
+    results, effects, curves = study.results, [], []
+    for net in NETS:
+        normal = results.final("accuracy", f"{net} normal")
+        lost = normal[:, None] - results.final("accuracy", [f"{net} {p}" for p in PERIODS])
+        effects.append(Effect(f"points lost to period 1 ({net})", lost[:, 0]))
+        effects.append(Effect(f"points (1st / 4 - 2nd, {net})", lost[:, 0] / 4 - lost[:, 1]))
+        curves.append(Curve(net, PERIODS, lost))
+    claim = "a deficit in period 1 damages, the same in period 2 does not"
+    axes = [Axes(LOST, curves, x="where the deficit is", kind="bar")]
+    return Panel(claim, effects, axes, headline=least(effects))
 
 
+PERIODS = ("period 1", "period 2", "period 3")
 PANELS = [
-    revisiting_fig1a,
-    revisiting_fig1b,
-    revisiting_fig1c,
-    revisiting_fig5a,
-    revisiting_fig5b,
-    revisiting_fig5c,
-    revisiting_fig2,
-    revisiting_finding1,
-    revisiting_finding2,
-    revisiting_finding3,
+    revisiting_fig1a, revisiting_fig1b, revisiting_fig1c, revisiting_fig5a, revisiting_fig5b,
+    revisiting_fig5c, revisiting_fig2,
+    revisiting_finding1, revisiting_finding2, revisiting_finding3,
 ]
 
 
-def all_schedules(run):
+def schedules(study):
     """name -> phases, for one net."""
-    config, blur = run.config, images(run.config.blur)
-    plan = {"normal": [Phase(3 * config.period)]}
+    c, blur = study.config, images(study.config.blur)
+    plan = {"normal": [Phase(3 * c.period)]}
     for p in (1, 2, 3):
-        plan[f"period {p}"] = [Phase((p - 1) * config.period), Phase(config.period, blur), Phase((3 - p) * config.period)]
-    if run.wants(revisiting_fig2):
-        plan |= {f"first {d}": [Phase(d, blur), Phase(config.recovery)] for d in config.durations}
+        before, after = Phase((p - 1) * c.period), Phase((3 - p) * c.period)
+        plan[f"period {p}"] = [before, Phase(c.period, blur), after]
+    if study.wants(revisiting_fig2):
+        plan |= {f"first {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}
     return plan
 
 
-def measure(run, setup, state):
-    """Fisher trace and every reading of I(X;T), bits, on the current training data; the shown reading also with logits rescaled to
-    sd 1/2; trace and shown reading on clean data too. The label reading stands beside its value for shuffled labels."""
-    config, model, n = run.config, state.model, run.information_examples
+def measure(study, setup, state):
+    """Fisher trace and every reading of I(X;T), bits, on the current training data.
+
+    The shown reading also with logits rescaled to sd 1/2; trace and shown reading on clean data
+    too. The label reading stands beside its value for shuffled labels.
+    """
+    c, model = study.config, state.model
+    n = min(c.information_examples, len(setup.x))
     g = generator(setup.x.device, state.seed, state.epoch, "information")
     (x, y), clean = current_data(setup, state, slice(n)), setup.x[:n]
     t = predict(model, x)
+    # as the data are
     values = {reading: binned_mutual_information(t, reading, y) for reading in READINGS[:4]}
     values["label"], values["label_shuffled"] = label_information(t, y, g)
     values[f"{SHOWN}_rescaled"] = binned_mutual_information(0.5 * t / t.std(), SHOWN)
-    values["fisher"] = fisher_trace(model, x[: config.fisher_examples], "signs", generator=g).total
+    values["fisher"] = fisher_trace(model, x[: c.fisher_examples], "signs", generator=g).total
+    # as they would be without a deficit
     if torch.equal(x, clean):
         return values | {f"{key}_clean": values[key] for key in (SHOWN, "fisher")}
     values[f"{SHOWN}_clean"] = binned_mutual_information(predict(model, clean), SHOWN)
-    values["fisher_clean"] = fisher_trace(model, clean[: config.fisher_examples], "signs", generator=g).total
-    return values
+    trace = fisher_trace(model, clean[: c.fisher_examples], "signs", generator=g)
+    return values | {"fisher_clean": trace.total}
 
 
 def main(argv=None):
-    run = common.start(__file__, __doc__, PANELS, revisiting.CONFIGS, argv)
-    config, plan = run.config, all_schedules(run)
+    study = Study(__file__, PANELS, CONFIGS, argv)
+    c, plan = study.config, schedules(study)
     ends = {sum(phase.epochs for phase in phases) for phases in plan.values()}
-    nets = {net: getattr(config, net) for net in ("resnet", "vgg")}
-    dataset = revisiting.prepare(run, 0)
-    run.information_examples = min(config.information_examples, len(dataset.train[0]))
-    running.announce(run, {net: (revisiting.make_setup(run, dataset, make, config.lr), plan) for net, make in nets.items()})
-    followed = {"normal", "period 1", "period 2", "period 3", f"first {config.durations[-1]}"}
-    for seed, net, schedules in running.units(run):
-        dataset = revisiting.prepare(run, seed)
-        setup = revisiting.make_setup(run, dataset, nets[net], config.lr)
-        for epoch, state, names in running.trained(run, seed, net, setup, schedules):
-            values = {"accuracy": accuracy(state.model, *dataset.test)} if epoch in ends else {}
-            if followed & set(names) and (epoch <= 3 * config.period or epoch % config.measure_every == 0):
-                values |= measure(run, setup, state)
-            run.log.add(seed, [f"{net} {name}" for name in names], epoch, **values)
-    common.finish(run)
+    followed = {f"{net} {name}" for net in NETS for name in ("normal", *PERIODS)}
+    followed |= {f"{net} first {c.durations[-1]}" for net in NETS}
+    plans = {net: plan for net in NETS}
+    for run, epoch, state, names in study.sweep(revisiting.prepare, plans):
+        values = {"accuracy": accuracy(state.model, *run.data.test)} if epoch in ends else {}
+        often = epoch <= 3 * c.period or epoch % c.measure_every == 0
+        if followed & set(names) and often:
+            values |= measure(study, run.setup, state)
+        study.log.add(run.seed, names, epoch, **values)
+    study.finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

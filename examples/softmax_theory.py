@@ -1,35 +1,28 @@
-"""The three phases of a linear softmax in closed form ("Understanding and leveraging the learning phases", section 3;
-theory/softmax_phases.py).
+"""The three phases of a linear softmax in closed form ("Understanding and leveraging the learning
+phases", 3).
 
-Reconstruction error of the inputs from the outputs: flat, down, up. The paper's logits never show the rise, its softmax outputs do, and
-the flat phase needs a decoder of finite precision (noise tau).
+Reconstruction error of the inputs from the outputs: flat, down, up. The paper's logits never show
+the rise, its softmax outputs do, and the flat phase needs a decoder of finite precision (noise
+tau). See theory/softmax_phases.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import common
 import numpy as np
-import verdicts
-from clp_min.record import headline
+
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line, scales
+from clp_min.study.panel import exact_curves
 from theory.softmax_phases import (
-    approximate_loss,
-    full_matrix,
-    input_variance,
-    logit_loss,
-    noisy_output_loss,
-    optimal_loss,
-    output_ratio,
-    outputs,
-    second_minimum,
-    simulate,
-    single_logit_loss,
+    approximate_loss, fitted_losses, full_matrix, input_variance, logit_loss, noisy_output_loss,
+    optimal_line, optimal_loss, output_ratio, outputs, second_minimum, simulate, single_logit_loss,
     stage_boundaries,
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """l classes, d attributes, strong features k times the weak; the paper has no numbers for its theory."""
+    """l classes, d attributes, strong features k times the weak; the paper has no numbers for
+    its theory."""
 
     seeds: int = 10  # of the random start
     l: int = 10
@@ -43,225 +36,139 @@ class Config:
     classes: tuple = (4, 10, 30, 100, 300, 1000)
 
 
-QUICK = Config()
-CONFIGS = {
-    ("closed_form", "quick"): QUICK,
-    ("closed_form", "paper"): QUICK,
-    ("closed_form", "smoke"): replace(QUICK, seeds=2, steps=300, random_times=(0, 4)),
-}
+SMOKE = dict(seeds=2, steps=300, random_times=(0, 4))
+CONFIGS = scales(Config, {"closed_form": {}}, SMOKE, ["closed_form"])
+STEPS = dict(x="step (0 is drawn at 1/2)", log_x=True)
+NOISE = 0.03  # of the decoder in the rule
 
 
-def _turns(values):
+def softmax_theory(study):
+    """Reconstruction from outputs and from logits along the exact trajectory.
+
+    "holds as corrected" if with decoder noise .03 the loss from the outputs stays within 5 % of Var
+    x for the first steps, falls below a tenth of it and rises again with one turn, while from the
+    logits it never rises, for the same noise; else "disagrees".
+    """
+    c = study.config
+    l, k, delta = c.l, c.k, simulate(c.l, c.d, c.k, c.lr, c.steps)
+    t = np.unique(np.concatenate([[0], np.geomspace(1, c.steps, 120).astype(int)]))
+    noisy = {tau: noisy_output_loss(delta[t], l, k, tau) for tau in c.noises}
+    shown, logits, variance = noisy[NOISE], logit_loss(delta[t], l, k, NOISE), input_variance(l, k)
+    random = random_start_curves(study)
+    start = Effect("R from all outputs at a random start", random[0].values[:, 0])
+    # what was found
+    early = shown[t == 4][0]
+    flat_then_down = early > 0.95 * variance and shown.min() < 0.1 * variance
+    up = shown[-1] > 2 * shown.min() and turns(shown) == 1
+    ends = [int((delta < boundary).sum()) for boundary in stage_boundaries(l, k)]
+    # what is drawn
+    x, grid = np.maximum(t, 0.5), np.geomspace(0.01, 30, 100)
+    against = {
+        f"output q_c, noise {NOISE}": shown, f"all logits, noise {NOISE}": logits,
+        "own logit, no noise": single_logit_loss(delta[t], l, k),
+    }
+    noises = {f"decoder noise {tau}": values for tau, values in noisy.items()}
+    stages = {
+        "Delta = f - g": delta[t], "q of weak examples": outputs(delta[t], l, 1),
+        "q of strong examples": outputs(delta[t], l, k),
+        "rho = u_k / u_1": output_ratio(delta[t], l, k),
+    }
+    decoders = {
+        "optimal decoder": optimal_loss(grid, l, k),
+        "line through two points (Eq. 14)": approximate_loss(grid, l, k),
+        "twice the optimum": 2 * optimal_loss(grid, l, k),
+    }
+    both = dict(log=True, log_x=True)
+    return Panel(
+        claim="reconstruction from softmax outputs is flat, falls and rises; from all logits it"
+        " only falls",
+        headline=start, statement="holds as corrected",
+        agrees=bool(flat_then_down and up and (np.diff(logits) < 0).all()),
+        finding=f"noise {NOISE}: R = {shown[0]:.3f} at step 0, {early:.3f} at 4, least"
+        f" {shown.min():.4f} at {t[shown.argmin()]}, {shown[-1]:.3f} at {c.steps}; logits never"
+        f" rise; stages end at steps {ends[0]} and {ends[1]}; {start}, of Var x = {variance:.4f}:"
+        " the drop from R(0) belongs to the deterministic start",
+        axes=[
+            Axes("R: outputs against logits", exact_curves(x, against), **STEPS, log=True),
+            Axes("R from the output q_c", exact_curves(x, noises), **STEPS, log=True),
+            Axes("Delta and outputs", exact_curves(x, stages), **STEPS, figure="stages"),
+            Axes("R of decoders", exact_curves(grid, decoders), "Delta", **both, figure="stages"),
+            Axes("R at other sizes", class_curves(c), "classes", **both, figure="checks"),
+            Axes("R with a random start", random, **STEPS, log=True, figure="checks"),
+        ],
+        caption=f"l = {l}, d = {c.d}, k = {k}, rate {c.lr}; R: mean squared error of an attribute",
+    )
+
+
+def turns(values):
     """How often the slope changes its sign."""
     slope = np.sign(np.diff(values))
     slope = slope[slope != 0]
     return int((slope[1:] != slope[:-1]).sum())
 
 
-def _random_start(config, seed):
-    """R_opt by least squares from all outputs q, and from q_c alone, with weights drawn from N(0, 1/d); at the measured times."""
-    w0 = np.random.default_rng(seed).normal(size=(config.l, config.d)) / np.sqrt(config.d)
-    weights = full_matrix(config.l, config.d, config.k, config.random_lr, max(config.random_times), w0)
-    own = np.repeat(np.eye(config.l), config.d // config.l, axis=1)
-    x, everything, alone = np.concatenate([own, config.k * own]), [], []
-    for t in config.random_times:
-        z = x @ weights[t].T
-        q = np.exp(z - z.max(1, keepdims=True))
-        q /= q.sum(1, keepdims=True)
-        design = np.concatenate([q, np.ones((len(q), 1))], 1)
-        everything.append(float(((design @ np.linalg.lstsq(design, x, rcond=None)[0] - x) ** 2).mean()))
-        losses = []
-        for c in range(config.l):
-            column, attribute = q[:, c] - q[:, c].mean(), x[:, c * config.d // config.l]
-            centred = attribute - attribute.mean()
-            losses.append((centred**2).mean() - (column @ centred) ** 2 / (column @ column) / len(x))
-        alone.append(float(np.mean(losses)))
-    return everything, alone
+def class_curves(c):
+    """Start, bump, least and limit of R for other numbers of classes."""
+    grid, k, sizes = np.geomspace(1e-3, 20, 4000), c.k, np.array(c.classes)
+    bump = [optimal_loss(grid[grid < second_minimum(l, k)], l, k).max() for l in sizes]
+    start, least = [input_variance(l, k) for l in sizes], (k - 1) ** 2 / (4 * sizes**2)
+    values = {"R(0) = Var x": start, "bump": bump, "least": least, "limit": least * sizes}
+    return exact_curves(sizes, values)
 
 
-def softmax_theory(run):
-    """Verdict: "holds as corrected" if with decoder noise .03 the loss from the outputs stays within 5 % of Var x for the first steps,
-    falls below a tenth of it and
-    rises again with one turn, while from the logits it never rises, for the same noise; else "disagrees"."""
-    c = run.config
-    delta = simulate(c.l, c.d, c.k, c.lr, c.steps)
-    t = np.unique(np.concatenate([[0], np.geomspace(1, c.steps, 120).astype(int)]))
-    shown, step = delta[t], np.maximum(t, 0.5).tolist()
-    series = [
-        {"label": label, "x": step, "y": "Delta and outputs", "x_label": "step (0 is drawn at 1/2)", "values": [values.tolist()]}
-        for label, values in (
-            ("Delta = f - g", shown),
-            ("q of weak examples", outputs(shown, c.l, 1)),
-            ("q of strong examples", outputs(shown, c.l, c.k)),
-            ("rho = u_k / u_1", output_ratio(shown, c.l, c.k)),
-        )
+def random_start_curves(study):
+    """R_opt by least squares with weights drawn from N(0, 1/d), beside the deterministic start."""
+    c, rows = study.config, []
+    run = c.l, c.d, c.k, c.random_lr, max(c.random_times)
+    for seed in study.seeds:
+        w0 = np.random.default_rng(seed).normal(size=(c.l, c.d)) / np.sqrt(c.d)
+        weights = full_matrix(*run, w0)
+        rows.append([fitted_losses(weights[t], c.k) for t in c.random_times])
+    from_all, from_own = np.moveaxis(rows, 2, 0)  # (seeds, times) each
+    x, exact = np.maximum(c.random_times, 0.5), simulate(*run)[list(c.random_times)]
+    return [
+        Curve("random start, from all q", x, from_all),
+        Curve("random start, from q_c", x, from_own),
+        Curve("deterministic start", x, [optimal_loss(exact, c.l, c.k)]),
     ]
-    losses = {tau: noisy_output_loss(shown, c.l, c.k, tau) for tau in c.noises}
-    for tau, values in losses.items():
-        series.append(
-            {
-                "label": f"decoder noise {tau}",
-                "x": step,
-                "y": "R from the output q_c",
-                "x_label": "step (0 is drawn at 1/2)",
-                "values": [values.tolist()],
-            }
-        )
-    logits = logit_loss(shown, c.l, c.k, 0.03)
-    for label, values in (
-        ("output q_c, noise 0.03", losses[0.03]),
-        ("all logits, noise 0.03", logits),
-        ("own logit, no noise", single_logit_loss(shown, c.l, c.k)),
-    ):
-        series.append(
-            {
-                "label": label,
-                "x": step,
-                "y": "R: outputs against logits",
-                "x_label": "step (0 is drawn at 1/2)",
-                "values": [values.tolist()],
-            }
-        )
-    positive = np.geomspace(0.01, 30, 100)
-    for label, values in (
-        ("optimal decoder", optimal_loss(positive, c.l, c.k)),
-        ("line through two points (Eq. 14)", approximate_loss(positive, c.l, c.k)),
-        ("twice the optimum", 2 * optimal_loss(positive, c.l, c.k)),
-    ):
-        series.append(
-            {"label": label, "x": positive.tolist(), "y": "R of the two decoders", "x_label": "Delta", "values": [values.tolist()]}
-        )
-    sizes = np.array(c.classes)
-    grid = np.geomspace(1e-3, 20, 4000)
-    for label, values in (
-        ("R(0) = Var x", [input_variance(l, c.k) for l in sizes]),
-        ("bump", [optimal_loss(grid[grid < second_minimum(l, c.k)], l, c.k).max() for l in sizes]),
-        ("least", [(c.k - 1) ** 2 / (4 * l**2) for l in sizes]),
-        ("limit", [(c.k - 1) ** 2 / (4 * l) for l in sizes]),
-    ):
-        series.append(
-            {
-                "label": label,
-                "x": sizes.tolist(),
-                "y": "R against the number of classes",
-                "x_label": "classes l",
-                "values": [[float(v) for v in values]],
-            }
-        )
-    rows = [_random_start(c, seed) for seed in run.seeds]
-    fan = simulate(c.l, c.d, c.k, c.random_lr, max(c.random_times))[list(c.random_times)]
-    for label, values in (
-        ("random start, from all q", [r[0] for r in rows]),
-        ("random start, from q_c", [r[1] for r in rows]),
-        ("deterministic start", [optimal_loss(fan, c.l, c.k).tolist()]),
-    ):
-        series.append(
-            {
-                "label": label,
-                "x": [max(s, 0.5) for s in c.random_times],
-                "y": "R with a random start",
-                "x_label": "step (0 is drawn at 1/2)",
-                "values": values,
-            }
-        )
-    middle, variance = losses[0.03], input_variance(c.l, c.k)
-    holds = (
-        middle[t == 4][0] > 0.95 * variance
-        and middle.min() < 0.1 * variance
-        and middle[-1] > 2 * middle.min()
-        and _turns(middle) == 1
-        and (np.diff(logits) < 0).all()
-    )
-    times = [int((delta < b).sum()) for b in stage_boundaries(c.l, c.k)]
-    step_axes = [
-        "Delta and outputs",
-        "R from the output q_c",
-        "R: outputs against logits",
-        "R of the two decoders",
-        "R against the number of classes",
-        "R with a random start",
-    ]
-    return {
-        "claim": "reconstruction from softmax outputs is flat, falls and rises; from all logits it only falls",
-        "headline": headline([row[0][0] for row in rows], "R from all outputs at a random start"),
-        "verdict": verdicts.theory_verdict(run, holds),
-        "finding": f"l = {c.l}, d = {c.d}, k = {c.k}, rate {c.lr}, noise 0.03: R = {middle[0]:.3f} at step 0, {middle[t == 4][0]:.3f} at 4, least {middle.min():.4f} at {t[middle.argmin()]}, {middle[-1]:.3f} at {c.steps};"
-        f" turns: {', '.join(f'{_turns(v)} (noise {tau})' for tau, v in losses.items())}; logits never rise; stages end at steps {times[0]} and {times[1]};"
-        f" at a random start R from all outputs is {np.mean([r[0][0] for r in rows]):.3f} of Var x = {variance:.4f}: the drop from R(0) belongs to the deterministic start",
-        "series": series,
-        "figure": {
-            "log_x": step_axes,
-            "log": [
-                "R from the output q_c",
-                "R: outputs against logits",
-                "R of the two decoders",
-                "R against the number of classes",
-                "R with a random start",
-            ],
-        },
-    }
 
 
-def phases_fig5(run):
-    """The stages: outputs q against the attribute to be reconstructed, with the optimal line, at the end of stage 1 and 2 and late.
+def phases_fig5(study):
+    """The stages: outputs q against the attribute to be reconstructed, with the optimal line.
 
-    The paper has the error fall in stage 1. Verdict: "fails as printed" if it is larger at the end of stage 1 than early in it, larger again
-    at the end of stage 2, and largest late; else "disagrees". (The fall is at the first step, from Var x.)
+    The paper has the error fall in stage 1. "fails as printed" if it is larger at the end of stage
+    1 than early in it, larger again at the end of stage 2, and largest late; else "disagrees". (The
+    fall is at the first step, from Var x.)
     """
-    c, series, errors = run.config, [], []
+    c, axes, errors = study.config, [], []
     first, second = stage_boundaries(c.l, c.k)
-    moments = (
-        ("early, Delta = 0.1", 0.1),
-        (f"end of stage 1, Delta = {first:.2f}", first),
-        (f"end of stage 2, Delta = {second:.2f}", second),
-        ("late, Delta = 12", 12.0),
+    ends = {"end of stage 1": first, "end of stage 2": second}
+    moments = {"early": 0.1, **ends, "late": 12.0}
+    for when, delta in moments.items():
+        q, x, decoded, error = optimal_line(delta, c.l, c.k)
+        two = [q.argmin(), q.argmax()]
+        fit = Curve("optimal line", q[two], [decoded[two]])
+        dots = Curve("examples (x = 0, 0, 1, k)", q, [x], "points")
+        label = f"output q at Delta = {delta:.2f} (line: R = {error:.3f})"
+        axes.append(Axes(f"attribute, {when}", [fit, dots], x=label))
+        errors.append(error)
+    return Panel(
+        claim="the error falls in stage 1 and rises in stage 2, as strong and weak examples part"
+        " and meet",
+        headline=Effect("R at the end of stage 2 (exact)", errors[2:3]),
+        statement="fails as printed",
+        agrees=errors[0] < errors[1] < errors[2] < errors[3] < input_variance(c.l, c.k),
+        finding="R = " + ", ".join(f"{e:.4f} ({when})" for e, when in zip(errors, moments)),
+        axes=axes, caption=f"l = {c.l}, k = {c.k}; line: the optimal decoder, R its error",
     )
-    for label, delta in moments:
-        weak, strong = float(outputs(delta, c.l, 1)), float(outputs(delta, c.l, c.k))
-        q, x, share = (
-            np.array([(1 - weak) / (c.l - 1), (1 - strong) / (c.l - 1), weak, strong]),
-            np.array([0, 0, 1, c.k]),
-            np.array([c.l - 1, c.l - 1, 1, 1]) / (2 * c.l),
-        )
-        slope = (share * (q - share @ q) * (x - share @ x)).sum() / (share * (q - share @ q) ** 2).sum()
-        line = share @ x + slope * (q - share @ q)
-        errors.append(float((share * (line - x) ** 2).sum()))
-        ends = np.array([q.min(), q.max()])
-        series.append(
-            {
-                "label": "examples (x = 0, 0, 1, k)",
-                "x": q.tolist(),
-                "y": f"attribute, {label}",
-                "x_label": "output q",
-                "values": [x.tolist()],
-                "points": True,
-            }
-        )
-        series.append(
-            {
-                "label": f"optimal line, R = {errors[-1]:.3f}",
-                "x": ends.tolist(),
-                "y": f"attribute, {label}",
-                "values": [(share @ x + slope * (ends - share @ q)).tolist()],
-            }
-        )
-    holds = errors[0] < errors[1] < errors[2] < errors[3] < input_variance(c.l, c.k)
-    return {
-        "claim": "the error falls in stage 1 and rises in stage 2, as strong and weak examples part and meet again in the outputs",
-        "headline": headline(errors[2:3], "R at the end of stage 2 (exact)"),
-        "verdict": verdicts.theory_verdict(run, holds, "fails as printed"),
-        "finding": "R = " + ", ".join(f"{e:.4f} ({label.split(',')[0]})" for e, (label, _) in zip(errors, moments)),
-        "series": series,
-        "figure": {},
-    }
 
 
 PANELS = [softmax_theory, phases_fig5]
 
 
 def main(argv=None):
-    common.finish(common.start(__file__, __doc__, PANELS, CONFIGS, argv))
+    Study(__file__, PANELS, CONFIGS, argv).finish()
 
 
 if __name__ == "__main__":
-    common.call(main)
+    command_line(main)

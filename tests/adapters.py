@@ -1,7 +1,8 @@
-"""The one seam: every function that a test checks is imported from here, so that ``pytest --student my.py`` can put another in its place.
+"""The one seam: every function that a test checks is imported from here, so that ``pytest --student
+my.py`` can put another in its place.
 
-my.py defines one or more functions with the names below (and anything else it needs); the tests of those names are run against them,
-and only those. Oracles never come through here.
+my.py defines one or more functions with the names below (and anything else it needs); the tests of
+those names are run against them, and only those. Oracles never come through here.
 """
 
 import importlib.util
@@ -11,14 +12,8 @@ from pathlib import Path
 from clp_min.augment import random_affine, random_crop, random_flip
 from clp_min.data import load, stratified
 from clp_min.deficits import (
-    downsample_blur,
-    gaussian_blur,
-    label_noise,
-    noise_images,
-    permute_labels,
-    pooled_blur,
-    random_labels,
-    vertical_flip,
+    downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels, pooled_blur,
+    random_labels, vertical_flip,
 )
 from clp_min.fisher import fisher_trace, per_example_gradient_norms
 from clp_min.gradients import effective_gradient, flat_parameters, full_gradient, optimum
@@ -28,30 +23,34 @@ from clp_min.schedule import branches, distinct_epochs, sweep
 from clp_min.train import accuracy, evaluate, shrink_perturb, training_step
 from theory.binning import gaussian_binned_entropy
 from theory.deep_linear import gated_pathways
-from theory.sgd import interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments, theorem1_bound
-from theory.softmax_fisher import kl_divergence, separable_quantities, softmax_fisher_matrix, softmax_fisher_trace
+from theory.sgd import (
+    interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments,
+    theorem1_bound,
+)
+from theory.softmax_fisher import (
+    kl_divergence, separable_quantities, softmax_fisher_matrix, softmax_fisher_trace,
+)
 from theory.softmax_phases import (
-    approximate_loss,
-    full_matrix,
-    logit_loss,
-    noisy_output_loss,
-    optimal_loss,
-    second_minimum,
-    simulate,
-    single_logit_loss,
+    approximate_loss, full_matrix, logit_loss, noisy_output_loss, optimal_loss, second_minimum,
+    simulate, single_logit_loss,
 )
 
 PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfunction(value)}
 
 
 def install(path):
-    """Put the functions of the file at ``path`` in place of ours -> their names. ValueError: it defines none of the names here."""
+    """Put the functions of the file at ``path`` in place of ours -> their names. ValueError: it
+    defines none of the names here."""
     spec = importlib.util.spec_from_file_location("student", Path(path).resolve())
     if spec is None or not Path(path).exists():
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    names = [name for name in PUBLIC if name in vars(module) and getattr(vars(module)[name], "__module__", "") == "student"]
+    names = [
+        name
+        for name in PUBLIC
+        if name in vars(module) and getattr(vars(module)[name], "__module__", "") == "student"
+    ]
     if not names:
         raise ValueError(f"{path} defines none of: {', '.join(sorted(PUBLIC))}")
     globals().update({name: vars(module)[name] for name in names})

@@ -1,4 +1,5 @@
-"""Tolerances, each named once, and a comparison that shows index, both values and their ratio (a forgotten 1/N shows as N)."""
+"""Tolerances, each named once, and a comparison that shows index, both values and their ratio (a
+forgotten 1/N shows as N)."""
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ MC = 5.0  # |z| of a Monte-Carlo mean, n and seed fixed
 
 
 def assert_close(actual, expected, rtol, atol=0.0):
-    """|actual - expected| <= atol + rtol * max |expected|, everywhere; the scale is the array's, so that zeros need no atol of their
-    own."""
-    actual, expected = (np.asarray(v.detach().numpy() if torch.is_tensor(v) else v, dtype=np.float64) for v in (actual, expected))
+    """|actual - expected| <= atol + rtol * max |expected|, everywhere; the scale is the array's,
+    so that zeros need no atol of their own."""
+    actual, expected = (
+        np.asarray(v.detach().numpy() if torch.is_tensor(v) else v, dtype=np.float64)
+        for v in (actual, expected)
+    )
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     if actual.size == 0:
         return
@@ -22,7 +26,10 @@ def assert_close(actual, expected, rtol, atol=0.0):
     if not (error <= bound).all():
         i = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
         ratio = actual[i] / expected[i] if expected[i] else np.inf
-        raise AssertionError(f"at {i}: {actual[i]!r}, expected {expected[i]!r}, ratio {ratio:.6g}, difference {error[i]:.3g} > {bound:.3g}")
+        raise AssertionError(
+            f"at {i}: {actual[i]!r}, expected {expected[i]!r}, ratio {ratio:.6g}, difference"
+            f" {error[i]:.3g} > {bound:.3g}"
+        )
 
 
 def assert_mean(samples, expected):
@@ -30,5 +37,6 @@ def assert_mean(samples, expected):
     samples = np.asarray(samples, dtype=np.float64)
     z = (samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples)))
     assert abs(z) < MC, (
-        f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio {samples.mean() / expected:.4g}, z = {z:.2f}"
+        f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio"
+        f" {samples.mean() / expected:.4g}, z = {z:.2f}"
     )

@@ -1,15 +1,19 @@
 """``--student`` and the claims ledger."""
 
-import adapters
 import pytest
 import torch
+
+import adapters
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other on a busy machine
 LEDGER = []
 
 
 def pytest_addoption(parser):
-    parser.addoption("--student", metavar="FILE", help="test the functions that FILE defines instead of ours (see tests/adapters.py)")
+    parser.addoption(
+        "--student", metavar="FILE",
+        help="test the functions that FILE defines instead of ours (see tests/adapters.py)",
+    )
 
 
 def pytest_configure(config):
@@ -33,14 +37,19 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     for marker in item.iter_markers("claim"):
         if call.when == "call":
-            LEDGER.append((marker.args[0], marker.kwargs["verdict"], outcome.get_result().outcome, item.name))
+            LEDGER.append(
+                (marker.args[0], marker.kwargs["verdict"], outcome.get_result().outcome, item.name)
+            )
 
 
 def pytest_terminal_summary(terminalreporter):
     if LEDGER:
         terminalreporter.section("claims ledger: statement, verdict, test")
         for identifier, verdict, outcome, name in sorted(LEDGER):
-            terminalreporter.write_line(f"{identifier:32} {verdict:20} {'shown' if outcome == 'passed' else outcome.upper():8} {name}")
+            terminalreporter.write_line(
+                f"{identifier:32} {verdict:20}"
+                f" {'shown' if outcome == 'passed' else outcome.upper():8} {name}"
+            )
 
 
 @pytest.fixture(autouse=True)

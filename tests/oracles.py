@@ -1,4 +1,5 @@
-"""Each estimator once more, as slowly and plainly as can be: loops, dense autograd, float64. Nothing here shares code with the project."""
+"""Each estimator once more, as slowly and plainly as can be: loops, dense autograd, float64.
+Nothing here shares code with the project."""
 
 import math
 
@@ -10,7 +11,10 @@ def example_gradient(model, x, c):
     """Gradients of -log p(c | x) for one example x, parameter name -> tensor."""
     model.zero_grad()
     (-torch.log_softmax(model(x[None]), 1)[0, c]).backward()
-    return {name: p.grad.clone() if p.grad is not None else torch.zeros_like(p) for name, p in model.named_parameters()}
+    return {
+        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
+        for name, p in model.named_parameters()
+    }
 
 
 def squared_norm(gradients, masks=None):
@@ -39,7 +43,11 @@ def gaussian_blur(image, kernel_size, sigma):
     """One channel (h, w), the two-dimensional sum written out; reflect padding."""
     h, w = image.shape
     half = kernel_size // 2
-    weights = {(i, j): math.exp(-(i * i + j * j) / (2 * sigma**2)) for i in range(-half, half + 1) for j in range(-half, half + 1)}
+    weights = {
+        (i, j): math.exp(-(i * i + j * j) / (2 * sigma**2))
+        for i in range(-half, half + 1)
+        for j in range(-half, half + 1)
+    }
     total = sum(weights.values())
 
     def reflect(k, n):
@@ -48,7 +56,12 @@ def gaussian_blur(image, kernel_size, sigma):
     out = np.zeros((h, w))
     for r in range(h):
         for c in range(w):
-            out[r, c] = sum(v * image[reflect(r + i, h), reflect(c + j, w)] for (i, j), v in weights.items()) / total
+            out[r, c] = (
+                sum(
+                    v * image[reflect(r + i, h), reflect(c + j, w)] for (i, j), v in weights.items()
+                )
+                / total
+            )
     return out
 
 
@@ -65,11 +78,14 @@ def bilinear(line, size):
 
 def bilinear_image(image, size):
     """(h, w) -> (size, size), rows then columns."""
-    return np.array([bilinear(row, size) for row in np.array([bilinear(column, size) for column in image.T]).T])
+    return np.array(
+        [bilinear(row, size) for row in np.array([bilinear(column, size) for column in image.T]).T]
+    )
 
 
 def sgd(weight, batches, lr, momentum, weight_decay):
-    """Linear softmax regression by SGD with momentum: weight (classes, d), batches [(x (n, d), y (n,))], all NumPy."""
+    """Linear softmax regression by SGD with momentum: weight (classes, d), batches [(x (n, d), y
+    (n,))], all NumPy."""
     velocity = np.zeros_like(weight)
     for x, y in batches:
         logits = x @ weight.T
@@ -108,17 +124,28 @@ def mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside=
     columns = range(len(rows[0]))
     if reading in ("joint", "label"):
         kept = (
-            [(tuple(r), None if y is None else int(c)) for r, c in zip(rows, y if y is not None else rows) if None not in r]
+            [
+                (tuple(r), None if y is None else int(c))
+                for r, c in zip(rows, y if y is not None else rows)
+                if None not in r
+            ]
             if reading == "label"
             else [(tuple(r), None) for r in rows if None not in r]
         )
         joint = entropy_bits([r for r, _ in kept])
-        return joint if reading == "joint" else joint + entropy_bits([c for _, c in kept]) - entropy_bits(kept)
+        return (
+            joint
+            if reading == "joint"
+            else joint + entropy_bits([c for _, c in kept]) - entropy_bits(kept)
+        )
     if reading == "per_logit":
         parts = [[r[c] for r in rows if r[c] is not None] for c in columns]
         return float(np.mean([entropy_bits(part) for part in parts if part]))
     if reading == "per_class":
-        parts = [[r[c] for r, label in zip(rows, y) if int(label) == c and r[c] is not None] for c in columns]
+        parts = [
+            [r[c] for r, label in zip(rows, y) if int(label) == c and r[c] is not None]
+            for c in columns
+        ]
         return float(np.mean([entropy_bits(part) for part in parts if part]))
     lines = [[b for b in r if b is not None] for r in rows]
     pool = [b for line in lines for b in line]
@@ -126,7 +153,8 @@ def mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside=
 
 
 def sgd_chains(h, s2, m0, rates, chains, rng):
-    """Many SGD runs on a noisy quadratic, drawn -> |grad|^2, |stochastic|^2, |effective|^2 of every chain after the given steps."""
+    """Many SGD runs on a noisy quadratic, drawn -> |grad|^2, |stochastic|^2, |effective|^2 of
+    every chain after the given steps."""
     e = np.tile(np.asarray(m0, dtype=float), (chains, 1))
     for rate in rates:
         e = e - rate * (h * e + rng.normal(size=e.shape) * np.sqrt(s2))

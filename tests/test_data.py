@@ -1,4 +1,5 @@
-"""The original file formats, made here record by record; broken files; downloads from a local address; the synthetic sets."""
+"""The original file formats, made here record by record; broken files; downloads from a local
+address; the synthetic sets."""
 
 import gzip
 import hashlib
@@ -11,16 +12,21 @@ import time
 import numpy as np
 import pytest
 import torch
-from adapters import load, stratified
 from matplotlib.image import imsave
 
-from clp_min import data, synthetic
+from clp_min import files, synthetic
+
+from adapters import load, stratified
 
 RNG = np.random.default_rng(0)
 
 
 def write_idx(path, array):
-    content = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+    content = (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        + array.tobytes()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
@@ -58,7 +64,10 @@ def make_cifar10(folder):
     folder.mkdir(parents=True)
     content = {}
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        content[name] = {b"data": RNG.integers(0, 256, (7, 3072), np.uint8), b"labels": RNG.integers(0, 10, 7).tolist()}
+        content[name] = {
+            b"data": RNG.integers(0, 256, (7, 3072), np.uint8),
+            b"labels": RNG.integers(0, 10, 7).tolist(),
+        }
         write_pickle(folder / name, content[name])
     return content
 
@@ -69,7 +78,9 @@ def test_load__mnist_in_both_layouts(tmp_path, layout, suffix):
     dataset = load("mnist", tmp_path)
     assert dataset.classes == 10 and dataset.train[0].shape == (30, 1, 28, 28)
     for pair, part in ((dataset.train, "train"), (dataset.test, "t10k")):
-        assert np.array_equal(np.round(pair[0][:, 0].numpy() * 255), sets[part][0]) and np.array_equal(pair[1].numpy(), sets[part][1])
+        assert np.array_equal(
+            np.round(pair[0][:, 0].numpy() * 255), sets[part][0]
+        ) and np.array_equal(pair[1].numpy(), sets[part][1])
 
 
 @pytest.mark.parametrize("layout", ["cifar-10-batches-py", "cifar10/cifar-10-batches-py"])
@@ -89,7 +100,10 @@ def test_load__cifar100_uses_fine_labels(tmp_path):
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     for name in ("train", "test"):
-        content = {b"data": RNG.integers(0, 256, (4, 3072), np.uint8), b"fine_labels": [9, 99, 5, 0], b"coarse_labels": [1, 1, 1, 1]}
+        content = {
+            b"data": RNG.integers(0, 256, (4, 3072), np.uint8), b"fine_labels": [9, 99, 5, 0],
+            b"coarse_labels": [1, 1, 1, 1],
+        }
         write_pickle(folder / name, content)
     assert load("cifar100", tmp_path).train[1].tolist() == [9, 99, 5, 0]
 
@@ -101,8 +115,14 @@ def make_tiny_imagenet(folder, wnids):
     for k, wnid in enumerate(wnids):
         (folder / "train" / wnid / "images").mkdir(parents=True)
         for i in range(2):
-            imsave(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", np.full((64, 64, 3), 20 * k, np.uint8), format="jpeg")
-        imsave(folder / "val" / "images" / f"val_{k}.JPEG", np.full((64, 64, 3), 20 * k, np.uint8), format="jpeg")
+            imsave(
+                folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG",
+                np.full((64, 64, 3), 20 * k, np.uint8), format="jpeg",
+            )
+        imsave(
+            folder / "val" / "images" / f"val_{k}.JPEG", np.full((64, 64, 3), 20 * k, np.uint8),
+            format="jpeg",
+        )
         rows.append(f"val_{k}.JPEG\t{wnid}\t0\t0\t63\t63")
     (folder / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
 
@@ -114,7 +134,7 @@ def test_load__tiny_imagenet_orders_classes_by_wordnet_number(tmp_path):
         assert torch.equal((x.mean((1, 2, 3)) * 255 / 20).round().long(), y)
     with pytest.raises(ValueError, match="lacks"):
         load("tiny_imagenet50", tmp_path)
-    assert len(set(data.TINY_IMAGENET_50)) == 50
+    assert len(set(files.TINY_IMAGENET_50)) == 50
 
 
 def test_load__says_what_it_tried(tmp_path, monkeypatch):
@@ -167,12 +187,20 @@ def local_downloads(tmp_path, monkeypatch):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(source / "cifar-10-batches-py", "cifar-10-batches-py")
     make_mnist(source, ".gz")
-    files = [source / name for name in data._IDX_FILES]
+    parts = [source / name for name in files.IDX_FILES]
     monkeypatch.setitem(
-        data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())])
+        files.DOWNLOADS,
+        "cifar10",
+        (
+            "cifar-10-batches-py",
+            [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())],
+        ),
     )
-    monkeypatch.setitem(data.DOWNLOADS, "mnist", ("MNIST/raw", [(f.as_uri(), hashlib.md5(f.read_bytes()).hexdigest()) for f in files]))
-    return tmp_path / "data", archive, files
+    monkeypatch.setitem(
+        files.DOWNLOADS, "mnist",
+        ("MNIST/raw", [(f.as_uri(), hashlib.md5(f.read_bytes()).hexdigest()) for f in parts]),
+    )
+    return tmp_path / "data", archive, parts
 
 
 def test_load__downloads_verified_and_unpacked(local_downloads):
@@ -186,9 +214,9 @@ def test_load__downloads_verified_and_unpacked(local_downloads):
 
 
 def test_load__wrong_sum_leaves_nothing_behind(local_downloads):
-    root, archive, files = local_downloads
+    root, archive, parts = local_downloads
     archive.write_bytes(archive.read_bytes()[:-10])
-    files[2].unlink()
+    parts[2].unlink()
     for name, message in (("cifar10", "MD5"), ("mnist", "could not download")):
         with pytest.raises(ValueError, match=message):
             load(name, root, download=True)
@@ -202,7 +230,12 @@ def test_load__archive_that_climbs_out_is_refused(local_downloads, monkeypatch):
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
     monkeypatch.setitem(
-        data.DOWNLOADS, "cifar10", ("cifar-10-batches-py", [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())])
+        files.DOWNLOADS,
+        "cifar10",
+        (
+            "cifar-10-batches-py",
+            [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())],
+        ),
     )
     with pytest.raises(tarfile.OutsideDestinationError):
         load("cifar10", root, download=True)
@@ -213,20 +246,29 @@ def test_stratified__keeps_the_shares_of_the_classes():
     for n in (10, 37, 50, 100):
         chosen = stratified(y, n, 0)
         assert len(set(chosen.tolist())) == n
-        assert all(abs(int((y[chosen] == c).sum()) - n * share) <= 1 for c, share in enumerate((0.6, 0.3, 0.1)))
-    assert torch.equal(stratified(y, 20, 1), stratified(y, 20, 1)) and not torch.equal(stratified(y, 20, 1), stratified(y, 20, 2))
+        assert all(
+            abs(int((y[chosen] == c).sum()) - n * share) <= 1
+            for c, share in enumerate((0.6, 0.3, 0.1))
+        )
+    assert torch.equal(stratified(y, 20, 1), stratified(y, 20, 1)) and not torch.equal(
+        stratified(y, 20, 1), stratified(y, 20, 2)
+    )
     for n in (0, 101):
         with pytest.raises(ValueError, match="1..100"):
             stratified(y, n, 0)
 
 
-@pytest.mark.parametrize("make", [synthetic.textures, synthetic.shapes, synthetic.clusters, synthetic.teacher])
+@pytest.mark.parametrize(
+    "make", [synthetic.textures, synthetic.shapes, synthetic.clusters, synthetic.teacher]
+)
 def test_synthetic__is_fast_balanced_and_a_function_of_the_seed(make):
     began = time.process_time()
     dataset = make(0)
     assert time.process_time() - began < 2
     again, other = make(0), make(1)
-    assert torch.equal(dataset.train[0], again.train[0]) and not torch.equal(dataset.train[0], other.train[0])
+    assert torch.equal(dataset.train[0], again.train[0]) and not torch.equal(
+        dataset.train[0], other.train[0]
+    )
     assert not torch.equal(dataset.train[0][:100], dataset.test[0][:100])
     for x, y in (dataset.train, dataset.test):
         assert x.dtype == torch.float32 and y.dtype == torch.int64 and x.isfinite().all()
@@ -235,12 +277,15 @@ def test_synthetic__is_fast_balanced_and_a_function_of_the_seed(make):
 
 
 def test_synthetic__textures_coarse_cue_is_weak_and_fine_cue_is_lost_by_blur():
-    """Least squares on 4x4 block means, which blur keeps: far above chance and far from right. What only the sharp image has is the
-    grating."""
+    """Least squares on 4x4 block means, which blur keeps: far above chance and far from right.
+    What only the sharp image has is the grating."""
     train, test = synthetic.textures(0, 4000, 2000).train, synthetic.textures(0).test
 
     def score(features):
-        (x, y), (u, v) = ((torch.cat([features(x), torch.ones(len(x), 1)], 1).double(), y) for x, y in (train, test))
+        (x, y), (u, v) = (
+            (torch.cat([features(x), torch.ones(len(x), 1)], 1).double(), y)
+            for x, y in (train, test)
+        )
         w = torch.linalg.lstsq(x, torch.nn.functional.one_hot(y, 10).double()).solution
         return float(((u @ w).argmax(1) == v).double().mean())
 
@@ -254,10 +299,16 @@ def test_synthetic__textures_coarse_cue_is_weak_and_fine_cue_is_lost_by_blur():
 def test_dataset__standardised_by_the_training_images():
     dataset = synthetic.textures(0, 200, 100).standardised()
     mean, sd = dataset.train[0].mean((0, 2, 3)), dataset.train[0].std((0, 2, 3))
-    assert mean.abs().max() < 1e-5 and (sd - 1).abs().max() < 1e-5 and dataset.test[0].mean().abs() > 1e-5
+    assert (
+        mean.abs().max() < 1e-5
+        and (sd - 1).abs().max() < 1e-5
+        and dataset.test[0].mean().abs() > 1e-5
+    )
 
 
 def test_dataset__resized_averages_blocks():
     dataset = synthetic.textures(0, 20, 10).resized(8)
     raw = synthetic.textures(0, 20, 10).train[0]
-    assert torch.allclose(dataset.train[0], raw.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6)
+    assert torch.allclose(
+        dataset.train[0], raw.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6
+    )

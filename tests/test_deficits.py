@@ -1,12 +1,8 @@
 """Deficits and augmentation: against direct sums, and that they touch the training data alone."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from adapters import accuracy, downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels, pooled_blur
-from adapters import random_affine, random_crop, random_flip, random_labels, sweep, vertical_flip
-from compare import EXACT, assert_close, assert_mean
 
 from clp_min import models, synthetic
 from clp_min.augment import crop_and_flip
@@ -14,6 +10,13 @@ from clp_min.deficits import images, labels
 from clp_min.schedule import Phase
 from clp_min.seeding import generator
 from clp_min.train import Setup
+
+import oracles
+from adapters import (
+    accuracy, downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels,
+    pooled_blur, random_affine, random_crop, random_flip, random_labels, sweep, vertical_flip,
+)
+from compare import EXACT, assert_close, assert_mean
 
 
 def picture(*shape):
@@ -44,8 +47,7 @@ def test_gaussian_blur__rejects_bad_input():
     for arguments, message in [
         ((picture(3, 8, 8),), "float tensor"),
         ((torch.zeros(1, 1, 8, 8, dtype=torch.uint8),), "float tensor"),
-        ((picture(1, 1, 8, 8), 4), "odd"),
-        ((picture(1, 1, 8, 8), 7, 0.0), "sigma"),
+        ((picture(1, 1, 8, 8), 4), "odd"), ((picture(1, 1, 8, 8), 7, 0.0), "sigma"),
         ((picture(1, 1, 3, 8), 7), "larger"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -55,7 +57,9 @@ def test_gaussian_blur__rejects_bad_input():
 def test_downsample_blur__without_antialias_equals_four_neighbours():
     x = picture(1, 2, 32, 32)
     for image, result in zip(x[0], downsample_blur(x)[0]):
-        assert_close(result, oracles.bilinear_image(oracles.bilinear_image(image.numpy(), 8), 32), EXACT)
+        assert_close(
+            result, oracles.bilinear_image(oracles.bilinear_image(image.numpy(), 8), 32), EXACT
+        )
 
 
 def test_downsample_blur__antialias_averages_with_a_triangle():
@@ -105,7 +109,9 @@ def test_label_noise__redraws_exactly_the_share_over_all_classes():
     y = torch.arange(9999) % 10
     for fraction in (0.0, 0.3, 0.4999, 1.0):
         noisy, redrawn = label_noise(y, fraction, 10, generator("cpu", 0))
-        assert int(redrawn.sum()) == round(fraction * len(y)) and torch.equal(noisy[~redrawn], y[~redrawn])
+        assert int(redrawn.sum()) == round(fraction * len(y)) and torch.equal(
+            noisy[~redrawn], y[~redrawn]
+        )
     assert_mean((noisy != y).double(), 0.9)  # a tenth of the redrawn get their own label again
     assert noisy.dtype == y.dtype and noisy.bincount(minlength=10).min() > 850
     with pytest.raises(ValueError, match="fraction"):
@@ -121,11 +127,9 @@ def test_noise_images__are_standard_normal_under_their_labels():
 
 DEFICITS = {
     "gaussian_blur": images(gaussian_blur, kernel_size=5, sigma=2.0),
-    "downsample_blur": images(downsample_blur, size=4),
-    "pooled_blur": images(pooled_blur, size=4),
+    "downsample_blur": images(downsample_blur, size=4), "pooled_blur": images(pooled_blur, size=4),
     "vertical_flip": images(vertical_flip),
-    "permute_labels": labels(permute_labels, [9, *range(9)]),
-    "noise_images": noise_images,
+    "permute_labels": labels(permute_labels, [9, *range(9)]), "noise_images": noise_images,
     "random_labels": lambda x, y, g: (x, random_labels(y, g)),
     "label_noise": lambda x, y, g: (x, label_noise(y, 0.5, 10, g)[0]),
 }
@@ -133,7 +137,8 @@ DEFICITS = {
 
 @pytest.mark.parametrize("name", DEFICITS)
 def test_sweep__deficit_touches_training_data_only(name):
-    """Under each deficit the net sees changed training data, and neither the stored training set nor the test set changes by a bit."""
+    """Under each deficit the net sees changed training data, and neither the stored training set
+    nor the test set changes by a bit."""
     data = synthetic.textures(0, 64, 50)
     before = [t.clone() for t in (*data.train, *data.test)]
     seen = []
@@ -147,7 +152,9 @@ def test_sweep__deficit_touches_training_data_only(name):
         right = [int(state.model(one[None]).argmax()) == int(c) for one, c in zip(*data.test)]
         assert_close(accuracy(state.model, *data.test), 100 * np.mean(right), EXACT)
     assert all(torch.equal(a, b) for a, b in zip(before, (*data.train, *data.test)))
-    assert len(seen) == 2 and not (torch.equal(seen[0][0], before[0]) and torch.equal(seen[0][1], before[1]))
+    assert len(seen) == 2 and not (
+        torch.equal(seen[0][0], before[0]) and torch.equal(seen[0][1], before[1])
+    )
 
 
 def test_random_crop__is_a_shift_with_zeros():
@@ -155,7 +162,11 @@ def test_random_crop__is_a_shift_with_zeros():
     for image, cropped in zip(x, random_crop(x, generator("cpu", 3), 2)):
         padded = torch.zeros(2, 9, 9, dtype=torch.float64)
         padded[:, 2:7, 2:7] = image
-        assert any(torch.equal(cropped, padded[:, i : i + 5, j : j + 5]) for i in range(5) for j in range(5))
+        assert any(
+            torch.equal(cropped, padded[:, i : i + 5, j : j + 5])
+            for i in range(5)
+            for j in range(5)
+        )
 
 
 def test_random_crop__all_shifts_are_equally_likely():
@@ -178,7 +189,9 @@ def test_random_affine__identity_and_quarter_shift():
     assert_close(random_affine(x, generator("cpu", 0), 0.0, 0.0, 0.0), x, 1e-6)
     centred = torch.zeros(500, 1, 33, 33)
     centred[:, 0, 16, 16] = 1
-    rows = (random_affine(centred, generator("cpu", 0), 0.0, 0.25, 0.0).sum((1, 3)) * torch.arange(33)).sum(1) - 16
+    rows = (
+        random_affine(centred, generator("cpu", 0), 0.0, 0.25, 0.0).sum((1, 3)) * torch.arange(33)
+    ).sum(1) - 16
     assert 7 < rows.abs().max() <= 33 * 0.25 + 1e-3
     assert_mean(rows, 0.0)
 

@@ -1,5 +1,5 @@
-"""Every script as a user runs it: from another folder, at smoke scale; killed and run again; refused with one line; the README's
-commands."""
+"""Every script as a user runs it: from another folder, at smoke scale; killed and run again;
+refused with one line; the README's commands."""
 
 import json
 import os
@@ -18,40 +18,59 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def run(*arguments, cwd, **settings):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT, **settings)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+        env=ENVIRONMENT, **settings,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
 def test_examples__smoke_from_another_folder(script, tmp_path):
-    panels = re.findall(r"\w+", re.search(r"^PANELS = \[(.*?)\]", script.read_text(), re.M | re.S).group(1))
+    panels = re.findall(
+        r"\w+", re.search(r"^PANELS = \[(.*?)\]", script.read_text(), re.M | re.S).group(1)
+    )
     done = run(script, "--scale", "smoke", "--out", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    results = [json.loads(p.read_text()) for p in (tmp_path / "there").glob("*.json")]
+    results = [json.loads(p.read_text()) for p in (tmp_path / "there").rglob("*.json")]
     assert sorted(r["panel"] for r in results) == sorted(panels) and len(panels) > 0
-    assert {p.stem for p in (tmp_path / "there").glob("*.json")} <= {p.stem for p in (tmp_path / "there").glob("*.png")}
+    files = sorted((tmp_path / "there").rglob("*.json"))
+    assert all(path.with_suffix(".png").exists() for path in files)
     assert not (tmp_path / "there" / ".unfinished").exists()
-    assert all(f"n = {len(r['seeds'])}" in done.stdout and r["verdict"] in done.stdout for r in results)
-    figure = next((tmp_path / "there").glob("*.png"))
+    assert all(
+        f"n = {len(r['seeds'])}" in done.stdout and r["verdict"] in done.stdout for r in results
+    )
+    figure = files[0].with_suffix(".png")
+    pixels = figure.read_bytes()
     figure.unlink()
-    assert run(script, "--scale", "smoke", "--out", "there", "--plot", cwd=tmp_path).returncode == 0 and figure.exists()
+    again = "--scale", "smoke", "--out", "there", "--plot", "--format", "png", "svg"
+    assert run(script, *again, cwd=tmp_path).returncode == 0
+    assert figure.read_bytes() == pixels and figure.with_suffix(".svg").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
 def test_examples__help_names_every_option(script, tmp_path):
     done = run(script, "--help", cwd=tmp_path)
-    for option in ("--scale", "--only", "--data", "--data-dir", "--seeds", "--device", "--out", "--dry-run", "--plot"):
+    for option in (
+        "--scale", "--only", "--data", "--data-dir", "--seeds", "--device", "--out", "--dry-run",
+        "--plot",
+    ):
         assert option in done.stdout
     assert done.returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", [s for s in SCRIPTS if re.search(r"(achille|revisiting|phases)\.CONFIGS", s.read_text())], ids=lambda p: p.stem
+    "script",
+    [s for s in SCRIPTS if re.search(r"\w\.configs|phases\.CONFIGS", s.read_text())],
+    ids=lambda p: p.stem,
 )
 def test_examples__dry_run_at_paper_scale_takes_one_real_step(script, tmp_path):
-    done = run(script, "--scale", "paper", "--dry-run", "--device", "cpu", "--data-dir", tmp_path, cwd=tmp_path)
+    done = run(
+        script, "--scale", "paper", "--dry-run", "--device", "cpu", "--data-dir", tmp_path,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert (
         re.search(r"[356]0,000 training examples.* FLOPs", done.stdout)
@@ -62,24 +81,28 @@ def test_examples__dry_run_at_paper_scale_takes_one_real_step(script, tmp_path):
 
 @pytest.mark.slow
 def test_examples__killed_and_run_again_gives_the_same_numbers(tmp_path):
-    """kill -9 at several moments; the last run goes on to results equal to the uninterrupted ones in every bit."""
-    command = [ROOT / "examples" / "deficit_window.py", "--scale", "smoke", "--seeds", 20]
+    """kill -9 at several moments; the last run goes on to results equal to the uninterrupted
+    ones in every bit."""
+    command = [ROOT / "examples" / "achille_window.py", "--scale", "smoke", "--seeds", 20]
     assert run(*command, "--out", "whole", cwd=tmp_path).returncode == 0
     alive = 0
     for wait in (3.0, 4.0, 5.0):
         process = subprocess.Popen(
-            [sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, env=ENVIRONMENT
+            [sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path,
+            stdout=subprocess.DEVNULL, env=ENVIRONMENT,
         )
         time.sleep(wait)
         alive += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert alive > 0 and list((tmp_path / "killed" / ".unfinished").glob("*/log.jsonl"))  # a kill fell inside the run
+    # a kill fell inside the study
+    assert alive > 0 and list((tmp_path / "killed" / ".unfinished").glob("*/log.jsonl"))
     assert run(*command, "--out", "killed", cwd=tmp_path).returncode == 0
-    names = sorted(p.name for p in (tmp_path / "whole").glob("*.json"))
-    assert names and names == sorted(p.name for p in (tmp_path / "killed").glob("*.json"))
+    names = sorted(p.name for p in (tmp_path / "whole").rglob("*.json"))
+    assert names and names == sorted(p.name for p in (tmp_path / "killed").rglob("*.json"))
     for name in names:
-        whole, killed = (json.loads((tmp_path / folder / name).read_text()) for folder in ("whole", "killed"))
+        paths = [tmp_path / folder / "textures.smoke" / name for folder in ("whole", "killed")]
+        whole, killed = (json.loads(path.read_text()) for path in paths)
         assert whole["series"] == killed["series"] and whole["headline"] == killed["headline"]
 
 
@@ -90,11 +113,19 @@ def test_examples__errors_are_one_line(tmp_path):
         (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere/cifar-10-batches-py"),
         (["--only", "achille_blurr"], "achille_blur"),
         (["--seeds", "0"], "--seeds"),
-        (["--train-size", "999999", "--scale", "smoke", "--data", "fashion_mnist", "--data-dir", "nowhere"], "fashion_mnist not found"),
+        (
+            [
+                "--train-size", "999999", "--scale", "smoke", "--data", "fashion_mnist",
+                "--data-dir", "nowhere",
+            ],
+            "fashion_mnist not found",
+        ),
         (["--plot", "--out", "empty"], "run without --plot"),
     ]:
         done = run(script, *arguments, cwd=tmp_path)
-        assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, (
+            done.stderr
+        )
         assert len(done.stderr.strip().splitlines()[-1]) > 20
 
 
@@ -102,23 +133,39 @@ def test_examples__errors_are_one_line(tmp_path):
 @pytest.mark.skipif(not os.environ.get("CLP_DATA"), reason="needs real data: set CLP_DATA")
 @pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
 def test_examples__real_data_at_smoke_scale(name, tmp_path):
-    done = run(ROOT / "examples" / "blur_deficit.py", "--scale", "smoke", "--data", name, "--out", ".", cwd=tmp_path)
-    assert done.returncode == 0 and (tmp_path / f"achille_blur.{name}.smoke.json").exists(), done.stderr
+    done = run(
+        ROOT / "examples" / "blur_deficit.py", "--scale", "smoke", "--data", name, "--out", ".",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and (tmp_path / f"{name}.smoke" / "achille_blur.json").exists(), (
+        done.stderr
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")), ids=lambda p: p.stem
+)
 def test_mutants__each_fails(mutant):
-    """A plausible wrong solution is caught; the test that must catch it is named in its first line."""
+    """A plausible wrong solution is caught; the test that must catch it is named in its first
+    line."""
     expected = re.search(r"caught by\s+(test_\w+)", mutant.read_text()).group(1)
-    done = run("-m", "pytest", "-q", "--student", mutant, "-k", expected, "-p", "no:cacheprovider", cwd=ROOT, timeout=120)
-    assert done.returncode == 1 and re.search(rf"FAILED \S+::{expected}", done.stdout), done.stdout[-2000:]
+    done = run(
+        "-m", "pytest", "-q", "--student", mutant, "-k", expected, "-p", "no:cacheprovider",
+        cwd=ROOT, timeout=120,
+    )
+    assert done.returncode == 1 and re.search(rf"FAILED \S+::{expected}", done.stdout), done.stdout[
+        -2000:
+    ]
 
 
 @pytest.mark.slow
 def test_student__the_right_solution_passes(tmp_path):
     solution = tmp_path / "mine.py"
-    solution.write_text("from clp_min import deficits\n\n\ndef vertical_flip(x):\n    return deficits.vertical_flip(x)\n")
+    solution.write_text(
+        "from clp_min import deficits\n\n\ndef vertical_flip(x):\n    return"
+        " deficits.vertical_flip(x)\n"
+    )
     done = run("-m", "pytest", "-q", f"--student={solution}", cwd=ROOT)
     assert done.returncode == 0 and re.search(r"1 passed", done.stdout), done.stdout
     solution.write_text("def something_else():\n    pass\n")
@@ -146,6 +193,6 @@ def test_readme__links_and_scripts_exist():
         assert (ROOT / script).exists(), script
 
 
-def test_readme__tables_are_those_of_the_results():
-    done = run(ROOT / "examples" / "tables.py", "--check", cwd=ROOT)
+def test_gallery__tables_are_those_of_the_results():
+    done = run("-m", "clp_min.study.gallery", "--check", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,26 +1,28 @@
-"""The trace of the Fisher information against the double loop, in float64, for every model and every kind of layer."""
+"""The trace of the Fisher information against the double loop, in float64, for every model and
+every kind of layer."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from adapters import fisher_trace, per_example_gradient_norms
-from compare import EXACT, assert_close, assert_mean
 from torch import nn
 
 from clp_min import models
 from clp_min.seeding import generator
 
+import oracles
+from adapters import fisher_trace, per_example_gradient_norms
+from compare import EXACT, assert_close, assert_mean
+
 MODELS = {  # the models of the papers with few classes, each with the shape of its input
-    "linear_softmax": (lambda: models.linear_softmax(12, 5), (6, 3, 2, 2)),
-    "mlp": (lambda: models.mlp((12, 9, 8, 5)), (6, 3, 2, 2)),
-    "mlp_norm": (lambda: models.mlp((12, 9, 8, 5), norm=True, bias=False), (6, 12)),
+    "linear_softmax": (lambda: models.linear_softmax((12,), 5), (6, 3, 2, 2)),
+    "mlp": (lambda: models.mlp((12,), 5, (9, 8)), (6, 3, 2, 2)),
+    "mlp_norm": (lambda: models.mlp((12,), 5, (9, 8), norm=True, bias=False), (6, 12)),
     "small_cnn": (models.small_cnn, (3, 3, 16, 16)),
     "small_cnn_norm": (lambda: models.small_cnn(norm=True), (3, 3, 16, 16)),
     "all_cnn": (lambda: models.all_cnn(classes=4), (2, 3, 32, 32)),
     "all_cnn_plain": (lambda: models.all_cnn(classes=4, norm=False), (2, 3, 32, 32)),
-    "vgg11": (lambda: models.vgg(11, classes=3), (2, 3, 32, 32)),
-    "vgg16": (lambda: models.vgg(16, classes=3), (1, 3, 32, 32)),
+    "vgg11": (lambda: models.vgg(depth=11, classes=3), (2, 3, 32, 32)),
+    "vgg16": (lambda: models.vgg(depth=16, classes=3), (1, 3, 32, 32)),
     "resnet10": (lambda: models.resnet10(classes=3), (1, 3, 32, 32)),
     "resnet18": (lambda: models.resnet18(classes=3), (1, 3, 32, 32)),
     "resnet32x4": (lambda: models.resnet32x4(classes=3), (1, 3, 32, 32)),
@@ -28,7 +30,8 @@ MODELS = {  # the models of the papers with few classes, each with the shape of 
 
 
 def prepared(make, shape):
-    """A float64 model in eval mode, BatchNorm's statistics and affine parameters drawn, and inputs."""
+    """A float64 model in eval mode, BatchNorm's statistics and affine parameters drawn, and
+    inputs."""
     model = make().double().eval()
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -51,18 +54,36 @@ class Sequences(nn.Module):
 
 
 LAYERS = {
-    "groups": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 16, 3)), (3, 4, 6, 6)),
+    "groups": (
+        lambda: nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 16, 3)),
+        (3, 4, 6, 6),
+    ),
     "stride_dilation": (
-        lambda: nn.Sequential(nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 0), (1, 2)), nn.Flatten(), nn.Linear(36, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 0), (1, 2)), nn.Flatten(), nn.Linear(36, 3)
+        ),
         (3, 2, 6, 6),
     ),
-    "one_by_one": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 3)), (3, 3, 6, 6)),
-    "gram": (lambda: nn.Sequential(nn.Conv2d(30, 40, 3), nn.Flatten(), nn.Linear(160, 3)), (2, 30, 4, 4)),
-    "inplace_relu": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)),
+    "one_by_one": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 3)),
         (3, 3, 6, 6),
     ),
-    "no_affine": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 3)), (3, 4)),
+    "gram": (
+        lambda: nn.Sequential(nn.Conv2d(30, 40, 3), nn.Flatten(), nn.Linear(160, 3)), (2, 30, 4, 4),
+    ),
+    "inplace_relu": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(),
+            nn.Linear(64, 3),
+        ),
+        (3, 3, 6, 6),
+    ),
+    "no_affine": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 3)
+        ),
+        (3, 4),
+    ),
     "sequences": (Sequences, (3, 6, 5)),
 }
 
@@ -83,15 +104,21 @@ def test_fisher_trace__per_layer_equals_double_loop(name):
     names = {n.rpartition(".")[0] for n, _ in model.named_parameters()}
     assert set(layers) == names
     for layer in names:
-        others = {n: torch.zeros(()) for n, _ in model.named_parameters() if n.rpartition(".")[0] != layer}
+        others = {
+            n: torch.zeros(()) for n, _ in model.named_parameters() if n.rpartition(".")[0] != layer
+        }
         assert_close(layers[layer], oracles.fisher_trace(model, x, others), EXACT)
 
 
 @pytest.mark.parametrize("name", ["mlp", "small_cnn_norm", "groups", "gram"])
 def test_fisher_trace__masks_count_kept_weights_only(name):
     model, x = prepared(*(MODELS | LAYERS)[name])
-    masks = {n: torch.rand(p.shape) < 0.4 for n, p in model.named_parameters() if "0" in n or "bias" in n}
-    assert_close(fisher_trace(model, x, masks=masks).total, oracles.fisher_trace(model, x, masks), EXACT)
+    masks = {
+        n: torch.rand(p.shape) < 0.4 for n, p in model.named_parameters() if "0" in n or "bias" in n
+    }
+    assert_close(
+        fisher_trace(model, x, masks=masks).total, oracles.fisher_trace(model, x, masks), EXACT
+    )
 
 
 @pytest.mark.parametrize("labels", ["sampled", "signs"])
@@ -101,14 +128,18 @@ def test_fisher_trace__one_pass_is_unbiased(name, labels):
     x = x[:2]
     exact = fisher_trace(model, x).total
     repeated = x.repeat(500, *[1] * (x.dim() - 1))
-    samples = fisher_trace(model, repeated, labels, generator=generator("cpu", 1)).per_example.view(500, 2).mean(1)
+    samples = (
+        fisher_trace(model, repeated, labels, generator=generator("cpu", 1))
+        .per_example.view(500, 2)
+        .mean(1)
+    )
     assert_mean(samples, oracles.fisher_trace(model, x))
     assert_close(exact, oracles.fisher_trace(model, x), EXACT)
 
 
 def confident(scale):
     """A net whose softmax is as good as certain, and inputs."""
-    model, x = prepared(lambda: models.mlp((6, 16, 16, 4), init=models.kaiming_normal), (40, 6))
+    model, x = prepared(lambda: models.mlp((6,), 4, (16, 16), init=models.kaiming_normal), (40, 6))
     with torch.no_grad():
         model[-1].weight.mul_(scale)
     return model, x
@@ -118,7 +149,10 @@ def test_fisher_trace__signs_vary_less_than_labels_when_confident():
     model, x = confident(40.0)
     exact = fisher_trace(model, x).total
     drawn = {
-        k: np.array([fisher_trace(model, x, k, generator=generator("cpu", k, i)).total for i in range(60)]) for k in ("sampled", "signs")
+        k: np.array(
+            [fisher_trace(model, x, k, generator=generator("cpu", k, i)).total for i in range(60)]
+        )
+        for k in ("sampled", "signs")
     }
     deviation = {k: v.std(ddof=1) / exact for k, v in drawn.items()}
     assert deviation["signs"] < 0.3 * deviation["sampled"], deviation
@@ -136,25 +170,33 @@ def test_fisher_trace__float32_is_accurate_at_confident_outputs():
 def test_fisher_trace__empirical_uses_the_given_labels():
     model, x = prepared(*MODELS["mlp"])
     y = torch.tensor([0, 4, 2, 1, 3, 3])
-    assert_close(fisher_trace(model, x, y, batch_size=4).total, np.mean(oracles.gradient_norms(model, x, y)), EXACT)
+    assert_close(
+        fisher_trace(model, x, y, batch_size=4).total, np.mean(oracles.gradient_norms(model, x, y)),
+        EXACT,
+    )
 
 
 def test_fisher_trace__linear_softmax_closed_form():
     """Tr F = E (1 - |p|^2) |x|^2 (with a bias |x|^2 + 1)."""
     x = torch.randn(7, 6, dtype=torch.float64)
     for bias in (False, True):
-        model = models.linear_softmax(6, 5, bias).double()
+        model = models.linear_softmax((6,), 5, bias).double()
         p = torch.softmax(model(x), 1)
-        assert_close(fisher_trace(model, x).total, ((1 - p.square().sum(1)) * (x.square().sum(1) + bias)).mean().item(), EXACT)
+        assert_close(
+            fisher_trace(model, x).total,
+            ((1 - p.square().sum(1)) * (x.square().sum(1) + bias)).mean().item(), EXACT,
+        )
 
 
 def test_fisher_trace__sampled_labels_come_from_the_model():
-    """A drawn label's gradient in a linear net has the squared norm (1 - 2 p_y + |p|^2) |x|^2: each drawn value is one of these, y in
-    proportion to p."""
-    model, x = models.linear_softmax(3, 4).double(), torch.randn(1, 3, dtype=torch.float64) * 2
+    """A drawn label's gradient in a linear net has the squared norm (1 - 2 p_y + |p|^2) |x|^2:
+    each drawn value is one of these, y in proportion to p."""
+    model, x = models.linear_softmax((3,), 4).double(), torch.randn(1, 3, dtype=torch.float64) * 2
     p = torch.softmax(model(x), 1)[0].detach()
     possible = (1 - 2 * p + p.square().sum()) * x.square().sum()
-    samples = fisher_trace(model, x.expand(4000, 3), "sampled", generator=generator("cpu", 0)).per_example
+    samples = fisher_trace(
+        model, x.expand(4000, 3), "sampled", generator=generator("cpu", 0)
+    ).per_example
     which = (samples[:, None] - possible).abs().argmin(1)
     assert_close(samples, possible[which], EXACT)
     for c in range(4):
@@ -190,7 +232,9 @@ def test_fisher_trace__leaves_the_model_as_it_was():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fisher_trace(model, x)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters()) and not any(m._forward_hooks for m in model.modules())
+    assert all(p.grad is None for p in model.parameters()) and not any(
+        m._forward_hooks for m in model.modules()
+    )
 
 
 def test_fisher_trace__rejects_batchnorm_and_dropout_in_training_mode():
@@ -198,7 +242,9 @@ def test_fisher_trace__rejects_batchnorm_and_dropout_in_training_mode():
     with pytest.raises(ValueError, match="BatchNorm"):
         fisher_trace(model.train(), x)
     with pytest.raises(ValueError, match="Dropout"):
-        fisher_trace(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3)), torch.randn(2, 4))
+        fisher_trace(
+            nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3)), torch.randn(2, 4)
+        )
 
 
 def test_fisher_trace__rejects_what_it_does_not_cover():
@@ -208,8 +254,7 @@ def test_fisher_trace__rejects_what_it_does_not_cover():
     tied[1].weight = tied[0].weight
     bad_mask = {"0.weight": torch.ones(3, 3, dtype=torch.bool)}
     for model, arguments, message in [
-        (nn.Sequential(shared, nn.ReLU(), shared), {}, "twice"),
-        (tied, {}, "shared"),
+        (nn.Sequential(shared, nn.ReLU(), shared), {}, "twice"), (tied, {}, "shared"),
         (nn.Sequential(nn.Linear(4, 4), nn.PReLU()), {}, "PReLU"),
         (nn.Sequential(nn.Linear(4, 3)), {"labels": "true"}, "labels"),
         (nn.Sequential(nn.Linear(4, 3)), {"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
@@ -217,16 +262,24 @@ def test_fisher_trace__rejects_what_it_does_not_cover():
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), {}, "padding"),
     ]:
         with pytest.raises(ValueError, match=message):
-            fisher_trace(model, x[:, None, :, None].expand(2, 1, 4, 4) if message == "padding" else x, **arguments)
+            fisher_trace(
+                model, x[:, None, :, None].expand(2, 1, 4, 4) if message == "padding" else x,
+                **arguments,
+            )
 
 
 @pytest.mark.parametrize("name", ["mlp_norm", "small_cnn_norm", "groups", "sequences", "resnet10"])
 def test_per_example_gradient_norms__equal_the_loop(name):
     model, x = prepared(*(MODELS | LAYERS)[name])
     y = torch.arange(len(x)) % 3
-    assert_close(per_example_gradient_norms(model, x, y), oracles.gradient_norms(model, x, y), EXACT)
+    assert_close(
+        per_example_gradient_norms(model, x, y), oracles.gradient_norms(model, x, y), EXACT
+    )
     masks = {n: torch.rand(p.shape) < 0.5 for n, p in model.named_parameters()}
-    assert_close(per_example_gradient_norms(model, x, y, masks), oracles.gradient_norms(model, x, y, masks), EXACT)
+    assert_close(
+        per_example_gradient_norms(model, x, y, masks), oracles.gradient_norms(model, x, y, masks),
+        EXACT,
+    )
 
 
 def test_per_example_gradient_norms__equal_vmap():
@@ -235,10 +288,15 @@ def test_per_example_gradient_norms__equal_vmap():
     parameters = {k: p.detach() for k, p in model.named_parameters()}
 
     def loss(parameters, one, label):
-        return nn.functional.cross_entropy(torch.func.functional_call(model, parameters, one[None]), label[None])
+        return nn.functional.cross_entropy(
+            torch.func.functional_call(model, parameters, one[None]), label[None]
+        )
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
-    assert_close(per_example_gradient_norms(model, x, y), sum(g.flatten(1).square().sum(1) for g in gradients.values()), EXACT)
+    assert_close(
+        per_example_gradient_norms(model, x, y),
+        sum(g.flatten(1).square().sum(1) for g in gradients.values()), EXACT,
+    )
 
 
 def test_per_example_gradient_norms__rejects_bad_labels():

@@ -1,22 +1,32 @@
 """Full gradient, Definition 1, the optimum; and DeiT, its loss and its Fisher trace."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from adapters import effective_gradient, fisher_trace, flat_parameters, full_gradient, optimum, per_example_gradient_norms
-from compare import EXACT, assert_close
 
 from clp_min import models
 from clp_min.fisher import per_example_fisher
 from clp_min.train import training_step
 from clp_min.transformer import DeiT, hard_distillation
 
+import oracles
+from adapters import (
+    effective_gradient, fisher_trace, flat_parameters, full_gradient, optimum,
+    per_example_gradient_norms,
+)
+from compare import EXACT, assert_close
+
 
 def test_full_gradient__is_the_mean_of_examples_gradients():
-    model, x, y = models.small_cnn(norm=True).double().eval(), torch.randn(7, 3, 16, 16, dtype=torch.float64), torch.arange(7)
+    model, x, y = (
+        models.small_cnn(norm=True).double().eval(), torch.randn(7, 3, 16, 16, dtype=torch.float64),
+        torch.arange(7),
+    )
     expected = torch.stack(
-        [torch.cat([g.flatten() for g in oracles.example_gradient(model, one, int(c)).values()]) for one, c in zip(x, y)]
+        [
+            torch.cat([g.flatten() for g in oracles.example_gradient(model, one, int(c)).values()])
+            for one, c in zip(x, y)
+        ]
     ).mean(0)
     model.zero_grad()
     for batch_size in (2, 7, 100):
@@ -27,13 +37,17 @@ def test_full_gradient__is_the_mean_of_examples_gradients():
 
 
 def test_flat_parameters__follow_the_order_of_parameters():
-    model = models.mlp((3, 2, 2))
-    assert torch.equal(flat_parameters(model)[:6], model[1].weight.flatten()) and len(flat_parameters(model)) == 14
+    model = models.mlp((3,), 2, (2,))
+    assert (
+        torch.equal(flat_parameters(model)[:6], model[1].weight.flatten())
+        and len(flat_parameters(model)) == 14
+    )
 
 
 @pytest.mark.claim("revisiting_definition1", verdict="holds")
 def test_effective_gradient__is_the_projection():
-    """P g = g_eff: parallel to d, g - P g orthogonal to d, P P g = P g, and the length of d does not matter."""
+    """P g = g_eff: parallel to d, g - P g orthogonal to d, P P g = P g, and the length of d does
+    not matter."""
     g, d = torch.randn(50, dtype=torch.float64), torch.randn(50, dtype=torch.float64)
     projected = effective_gradient(g, d)
     assert_close((g - projected) @ d, 0.0, EXACT, 1e-10)
@@ -63,27 +77,39 @@ def test_optimum__averages_the_best_and_ties_go_to_the_earlier():
 
 def small_deit():
     torch.manual_seed(0)
-    return DeiT(side=8, dim=16, heads=2, depth=2, hidden=12, classes=4).double().eval()
+    return DeiT((3, 8, 8), 4, dim=16, heads=2, depth=2, hidden=12).double().eval()
 
 
 def test_fisher_trace__deit_equals_double_loop():
     model, x = small_deit(), torch.randn(3, 3, 8, 8, dtype=torch.float64)
     trace = fisher_trace(model, x)
     assert_close(trace.total, oracles.fisher_trace(model, x), EXACT)
-    for layer in ("tokens", "blocks.0.attention.q", "blocks.1.attention_norm", "embedding", "distillation_head"):
-        others = {n: torch.zeros(()) for n, _ in model.named_parameters() if n.rpartition(".")[0] != layer}
+    for layer in (
+        "tokens", "blocks.0.attention.q", "blocks.1.attention_norm", "embedding",
+        "distillation_head",
+    ):
+        others = {
+            n: torch.zeros(()) for n, _ in model.named_parameters() if n.rpartition(".")[0] != layer
+        }
         assert_close(trace.per_layer[layer], oracles.fisher_trace(model, x, others), EXACT)
 
 
 def test_per_example_gradient_norms__deit_equal_the_loop():
-    model, x, y = small_deit(), torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 1])
-    assert_close(per_example_gradient_norms(model, x, y), oracles.gradient_norms(model, x, y), EXACT)
+    model, x, y = (
+        small_deit(), torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 1]),
+    )
+    assert_close(
+        per_example_gradient_norms(model, x, y), oracles.gradient_norms(model, x, y), EXACT
+    )
 
 
 def test_deit__attention_equals_its_definition():
     attention, x = small_deit().blocks[0].attention, torch.randn(2, 5, 16, dtype=torch.float64)
     q, k, v = (layer(x).view(2, 5, 2, 8) for layer in (attention.q, attention.k, attention.v))
-    heads = [torch.softmax(q[:, :, h] @ k[:, :, h].transpose(1, 2) / 8**0.5, 2) @ v[:, :, h] for h in range(2)]
+    heads = [
+        torch.softmax(q[:, :, h] @ k[:, :, h].transpose(1, 2) / 8**0.5, 2) @ v[:, :, h]
+        for h in range(2)
+    ]
     assert_close(attention(x), attention.out(torch.cat(heads, 2)), EXACT)
 
 
@@ -93,7 +119,7 @@ def test_deit__parameters_of_the_papers_setting():
     expected = (3 * 16 * d + d) + (2 * d + 66 * d) + 4 * block + 2 * d + 2 * (10 * d + 10)
     assert models.parameter_count(DeiT()) == expected == 6_383_124
     with pytest.raises(ValueError, match="patch"):
-        DeiT(side=30)
+        DeiT((3, 30, 30))
 
 
 def test_deit__hard_distillation_is_half_and_half():
@@ -101,7 +127,13 @@ def test_deit__hard_distillation_is_half_and_half():
     teacher = models.small_cnn(classes=4).double().eval()
     own, distilled = model.both(x)
     taught = teacher(x).argmax(1)
-    expected = -(own.log_softmax(1)[range(6), y].mean() + distilled.log_softmax(1)[range(6), taught].mean()) / 2
+    expected = (
+        -(
+            own.log_softmax(1)[range(6), y].mean()
+            + distilled.log_softmax(1)[range(6), taught].mean()
+        )
+        / 2
+    )
     loss = hard_distillation(teacher)
     assert_close(loss(model, x, y), expected, EXACT)
     before = [p.clone() for p in teacher.parameters()]
@@ -110,7 +142,10 @@ def test_deit__hard_distillation_is_half_and_half():
 
 
 def test_meta__deit_and_gradients():
-    model, x, y = DeiT().to("meta").eval(), torch.empty(4, 3, 32, 32, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    model, x, y = (
+        DeiT().to("meta").eval(), torch.empty(4, 3, 32, 32, device="meta"),
+        torch.empty(4, dtype=torch.int64, device="meta"),
+    )
     g = full_gradient(model, x, y)
     assert effective_gradient(g, g).shape == (6_383_124,) and g.device.type == "meta"
     assert all(v.shape == (4,) for v in per_example_fisher(model, x, "signs").values())
@@ -121,6 +156,6 @@ def test_deit__one_real_step_at_paper_scale():
     torch.manual_seed(0)
     model, x, y = DeiT(), torch.randn(256, 3, 32, 32), torch.arange(256) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=1e-6)
-    loss = hard_distillation(models.vgg(16).eval())
+    loss = hard_distillation(models.vgg(depth=16).eval())
     first = float(training_step(model, optimizer, x, y, loss))
     assert float(training_step(model, optimizer, x, y, loss)) < first < 4

@@ -1,18 +1,22 @@
-"""Binned mutual information against dictionaries and loops, known channels, and its traps as numbers."""
+"""Binned mutual information against dictionaries and loops, known channels, and its traps as
+numbers."""
 
 import itertools
 import math
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from adapters import binned_mutual_information, gaussian_binned_entropy, label_information, plug_in_bias
-from compare import EXACT, assert_close
 
 from clp_min.information import READINGS
 from clp_min.seeding import generator
 from theory.binning import binary_channel_information
+
+import oracles
+from adapters import (
+    binned_mutual_information, gaussian_binned_entropy, label_information, plug_in_bias,
+)
+from compare import EXACT, assert_close
 
 RNG = np.random.default_rng(0)
 RULES = ("clip", "extend", "drop")
@@ -23,21 +27,29 @@ def test_binned_mutual_information__equals_dictionaries(reading, outside, bins):
     t, y = torch.from_numpy(RNG.normal(0, 0.5, (80, 4))), torch.arange(80) % 4
     t[:6] = torch.tensor([-1.0, 1.0, -7.0, 7.0])  # edges and beyond
     expected = oracles.mutual_information(t.tolist(), reading, y, bins, outside=outside)
-    assert_close(binned_mutual_information(t, reading, y, bins, outside=outside), expected, EXACT, 1e-12)
+    assert_close(
+        binned_mutual_information(t, reading, y, bins, outside=outside), expected, EXACT, 1e-12
+    )
 
 
 @pytest.mark.parametrize("outside", RULES)
 def test_binned_mutual_information__every_exact_edge_begins_its_own_bin(outside):
-    """floor((t + 1) * 15) puts some edges one bin low; here each of the 31 edges is one value, and the last closes the last bin."""
+    """floor((t + 1) * 15) puts some edges one bin low; here each of the 31 edges is one value,
+    and the last closes the last bin."""
     edges = np.linspace(-1, 1, 31)
-    assert_close(binned_mutual_information(edges[:30, None], "per_logit", outside=outside), math.log2(30), EXACT)
-    assert_close(binned_mutual_information(edges[29:, None], "per_logit", outside=outside), 0.0, EXACT, 1e-15)
+    assert_close(
+        binned_mutual_information(edges[:30, None], "per_logit", outside=outside), math.log2(30),
+        EXACT,
+    )
+    assert_close(
+        binned_mutual_information(edges[29:, None], "per_logit", outside=outside), 0.0, EXACT, 1e-15
+    )
 
 
 @pytest.mark.claim("revisiting_b22_binning", verdict="holds")
 def test_binned_mutual_information__papers_example():
-    """[-.9, -.5, .1, .4, .8] -> [1, 7, 16, 21, 27] needs 30 intervals, 31 edges: with 29 intervals (30 edges) the bins are [1, 7, 15, 20,
-    26]."""
+    """[-.9, -.5, .1, .4, .8] -> [1, 7, 16, 21, 27] needs 30 intervals, 31 edges: with 29
+    intervals (30 edges) the bins are [1, 7, 15, 20, 26]."""
     t, expected = [-0.9, -0.5, 0.1, 0.4, 0.8], [1, 7, 16, 21, 27]
     representative = (np.array(expected) + 0.5) / 15 - 1  # the middle of the bin the paper names
     for value, middle in zip(t, representative):
@@ -47,21 +59,30 @@ def test_binned_mutual_information__papers_example():
 
 def test_binned_mutual_information__known_channels():
     identity = np.repeat(np.linspace(-0.9, 0.9, 8), 5)[:, None]
-    assert_close(binned_mutual_information(identity, "label", np.repeat(np.arange(8), 5)), 3.0, EXACT)
+    assert_close(
+        binned_mutual_information(identity, "label", np.repeat(np.arange(8), 5)), 3.0, EXACT
+    )
     product = np.tile(np.linspace(-0.9, 0.9, 4), 4)[:, None]
-    assert_close(binned_mutual_information(product, "label", np.repeat(np.arange(4), 4)), 0.0, EXACT, 1e-12)
+    assert_close(
+        binned_mutual_information(product, "label", np.repeat(np.arange(4), 4)), 0.0, EXACT, 1e-12
+    )
     bits = np.repeat([0, 1], 100)
     received = np.concatenate([np.repeat([0, 1], [89, 11]), np.repeat([1, 0], [89, 11])])
-    assert_close(binned_mutual_information((received - 0.5)[:, None], "label", bits), binary_channel_information(0.11), EXACT)
+    assert_close(
+        binned_mutual_information((received - 0.5)[:, None], "label", bits),
+        binary_channel_information(0.11), EXACT,
+    )
     assert_close(binary_channel_information(0.11), 0.500084, 1e-5)
 
 
 @pytest.mark.claim("revisiting_b22_readings", verdict="fails as printed")
 def test_binned_mutual_information__joint_reading_is_the_number_of_examples():
-    """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has learned. The text does not exclude this
-    reading."""
+    """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has
+    learned. The text does not exclude this reading."""
     for n in (300, 2000):
-        assert_close(binned_mutual_information(RNG.normal(0, 0.5, (n, 10)), "joint"), math.log2(n), 1e-3)
+        assert_close(
+            binned_mutual_information(RNG.normal(0, 0.5, (n, 10)), "joint"), math.log2(n), 1e-3
+        )
 
 
 def test_binned_mutual_information__many_outputs_do_not_overflow():
@@ -76,13 +97,20 @@ def test_binned_mutual_information__gaussian_closed_form(scale, outside):
     n = 400_000
     t = scale * np.random.default_rng(1).normal(size=(n, 1))
     p_bias = plug_in_bias(30, n)
-    assert abs(binned_mutual_information(t, "per_logit", outside=outside) - gaussian_binned_entropy(scale, outside=outside) - p_bias) < 0.01
+    assert (
+        abs(
+            binned_mutual_information(t, "per_logit", outside=outside)
+            - gaussian_binned_entropy(scale, outside=outside)
+            - p_bias
+        )
+        < 0.01
+    )
 
 
 @pytest.mark.claim("revisiting_memorise_then_forget", verdict="fails as printed")
 def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone():
-    """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only grow in scale, learning nothing, show
-    both."""
+    """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only
+    grow in scale, learning nothing, show both."""
     values = [gaussian_binned_entropy(s) for s in (0.001, 0.2, 0.5, 0.5871, 0.6, 1, 5, 100)]
     assert_close(values, [1.0, 3.6387, 4.7702, 4.81269, 4.8119, 4.3996, 2.1688, 1.0917], 1e-5)
     dropped = [gaussian_binned_entropy(s, outside="drop") for s in (0.2, 0.5, 1, 5, 100)]
@@ -91,9 +119,12 @@ def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone():
 
 @pytest.mark.claim("revisiting_label_information", verdict="fails as printed")
 def test_label_information__shuffled_labels_score_nearly_as_well():
-    """50,000 examples, ten outputs, 30 bins: most of I(T;Y) is there for shuffled labels; with 2 bins next to nothing."""
+    """50,000 examples, ten outputs, 30 bins: most of I(T;Y) is there for shuffled labels; with 2
+    bins next to nothing."""
     y = torch.arange(50_000) % 10
-    t = torch.randn(50_000, 10, generator=generator("cpu", 0)) + 2.0 * torch.nn.functional.one_hot(y, 10)
+    t = torch.randn(50_000, 10, generator=generator("cpu", 0)) + 2.0 * torch.nn.functional.one_hot(
+        y, 10
+    )
     p = t.softmax(1)
     true, shuffled = label_information(p, y, generator("cpu", 1), low=0.0)
     assert true < math.log2(10) + 1e-9 and shuffled > 0.5 * true
@@ -103,21 +134,23 @@ def test_label_information__shuffled_labels_score_nearly_as_well():
 def test_plug_in_bias__first_order():
     p, n = np.full(30, 1 / 30), 300
     entropies = [
-        binned_mutual_information((2 * np.random.default_rng(i).choice(30, n, p=p)[:, None] + 1) / 30 - 1, "per_logit") for i in range(200)
+        binned_mutual_information(
+            (2 * np.random.default_rng(i).choice(30, n, p=p)[:, None] + 1) / 30 - 1, "per_logit"
+        )
+        for i in range(200)
     ]
     error = np.mean(entropies) - math.log2(30)
-    assert abs(error - plug_in_bias(30, n)) < 0.15 * abs(error) + 5 * np.std(entropies) / math.sqrt(200)
+    assert abs(error - plug_in_bias(30, n)) < 0.15 * abs(error) + 5 * np.std(entropies) / math.sqrt(
+        200
+    )
     assert_close(plug_in_bias(30, n), -0.0697, 1e-2)
 
 
 def test_binned_mutual_information__bad_input_is_named():
     t = np.zeros((4, 3))
     for arguments, message in [
-        ((t, "mutual"), "reading"),
-        ((t, "label"), "needs y"),
-        ((t, "label", [1, 2]), "4 labels"),
-        ((t[0], "joint"), "shape"),
-        ((t * np.nan, "joint"), "finite"),
+        ((t, "mutual"), "reading"), ((t, "label"), "needs y"), ((t, "label", [1, 2]), "4 labels"),
+        ((t[0], "joint"), "shape"), ((t * np.nan, "joint"), "finite"),
         ((t + 5, "per_logit", None, 30, -1.0, 1.0, "drop"), "no value"),
         ((t, "joint", None, 30, 1.0, -1.0), "low < high"),
         ((t, "joint", None, 30, -1.0, 1.0, "wrap"), "outside"),

@@ -1,16 +1,20 @@
 """The separations of the project, read off its source."""
 
 import ast
-import json
 import re
 import subprocess
 from pathlib import Path
 
-import adapters
 import pytest
 
+import adapters
+import lines
+
 ROOT = Path(__file__).parent.parent
-PANELS = ROOT / "examples" / "results"
+EXAMPLES = ROOT / "examples"
+SETTINGS = {"achille", "revisiting", "phases"}
+# two panels stand in the script whose runs they read
+OTHER_PREFIX = {"revisiting_section5": "achille_window", "phases_fig5": "softmax_theory"}
 
 
 def imports(path):
@@ -27,56 +31,120 @@ def test_layout__theory_and_package_do_not_know_each_other():
     for path in (ROOT / "theory").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= {"numpy", "math", "theory"}, path
     standard = {
-        "ast",
-        "collections",
-        "contextlib",
-        "copy",
-        "dataclasses",
-        "functools",
-        "gzip",
-        "hashlib",
-        "json",
-        "math",
-        "os",
-        "pathlib",
-        "pickle",
-        "shutil",
-        "tarfile",
-        "tempfile",
-        "textwrap",
-        "time",
-        "urllib",
-        "zipfile",
-        "zlib",
+        "ast", "collections", "contextlib", "copy", "dataclasses", "functools", "gzip", "hashlib",
+        "json", "math", "os", "pathlib", "pickle", "shutil", "tarfile", "tempfile", "textwrap",
+        "time", "urllib", "zipfile", "zlib",
     }
-    for path in (ROOT / "clp_min").glob("*.py"):
-        allowed = standard | {"numpy", "torch", "clp_min"} | ({"matplotlib"} if path.name in ("plot.py", "data.py") else set())
+    for path in (ROOT / "clp_min").rglob("*.py"):
+        drawing = {"matplotlib"} if path.name in ("plot.py", "files.py") else set()
+        allowed = standard | {"numpy", "torch", "clp_min"} | drawing
+        if path.parent.name == "study":
+            allowed |= {"argparse", "functools", "itertools", "platform", "re", "subprocess"}
+            allowed |= {"sys", "threading"}
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
 
 
+def test_layout__the_science_knows_nothing_of_the_study():
+    for path in (ROOT / "clp_min").glob("*.py"):
+        assert not any(name.startswith("clp_min.study") for name in imports(path)), path
+
+
+def scripts():
+    """The examples that are scripts."""
+    return [p for p in sorted(EXAMPLES.glob("*.py")) if p.stem not in SETTINGS]
+
+
+def test_layout__a_script_imports_its_papers_settings_and_packages_alone():
+    local = {path.stem for path in EXAMPLES.glob("*.py")}
+    for path in scripts():
+        used = imports(path) & local
+        paper = "achille" if path.stem == "blur_deficit" else path.stem.split("_")[0]
+        assert used <= {paper} & SETTINGS, f"{path.name} imports {used}"
+    for name in SETTINGS:
+        assert not imports(EXAMPLES / f"{name}.py") & local
+
+
+def panels_of(path):
+    """Names in a script's PANELS."""
+    found = re.search(r"^PANELS = \[(.*?)\]", path.read_text(), re.M | re.S)
+    return re.findall(r"\w+", found.group(1))
+
+
+def test_layout__a_panel_has_its_files_prefix():
+    for path in scripts():
+        for panel in panels_of(path):
+            if OTHER_PREFIX.get(panel) == path.stem:
+                continue
+            prefix = "achille" if path.stem == "blur_deficit" else path.stem.split("_")[0]
+            assert panel.startswith(prefix), f"{panel} lies in {path.name}"
+            assert OTHER_PREFIX.get(panel) is None
+
+
+def listed_panels():
+    """Identifiers of PANELS.md: those of the tables, and those of them that are built."""
+    text = (ROOT / "tests" / "PANELS.md").read_text()
+    names = set()
+    for row in re.findall(r"^\| (\w+_\w+[^|]*) \|", text, re.M):
+        first, *others = re.split(r", ", row.strip())
+        names.add(first)
+        for other in others:
+            other = other.strip()
+            if "_" in other:
+                names.add(other)
+            elif other.startswith(("fig", "table", "alg", "finding")):
+                names.add(first.split("_")[0] + "_" + other)
+            else:  # 1b after fig1a
+                names.add(re.sub(r"\d+\w$", "", first) + other)
+    built = re.search(r"^Built: (.*?)\n\n", text, re.M | re.S).group(1)
+    return names, set(re.findall(r"`(\w+)`", built))
+
+
+def test_layout__the_list_of_panels_is_that_of_the_code():
+    listed, built = listed_panels()
+    coded = {panel for path in scripts() for panel in panels_of(path)}
+    assert coded == built, "tests/PANELS.md, Built: is not what the scripts hold"
+    assert built <= listed, f"not in a table of PANELS.md: {sorted(built - listed)}"
+
+
+def test_layout__within_the_budget_of_lines():
+    for folder, budget in lines.BUDGETS.items():
+        assert sum(lines.count(folder).values()) <= budget, f"python tests/lines.py: {folder}"
+    for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert len(line) <= 100, f"{path}:{number} is {len(line)} columns wide"
+
+
+def test_layout__no_function_is_a_wall():
+    """At most 60 lines with its docstring, and landmarks in those of more than 40."""
+    for folder in ("clp_min", "theory", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    length = node.end_lineno - node.lineno + 1
+                    assert length < 60, f"{node.name} in {path} has {length} lines"
+
+
 def test_layout__oracles_share_no_code_with_the_project():
-    assert {name.split(".")[0] for name in imports(ROOT / "tests" / "oracles.py")} <= {"math", "numpy", "torch"}
+    assert {name.split(".")[0] for name in imports(ROOT / "tests" / "oracles.py")} <= {
+        "math", "numpy", "torch",
+    }
 
 
 def test_layout__each_panel_is_defined_once():
-    texts = {path: path.read_text() for path in (ROOT / "examples").glob("*.py")}
-    panels = [
-        name
-        for text in texts.values()
-        for found in re.findall(r"^PANELS = \[(.*?)\]", text, re.M | re.S)
-        for name in re.findall(r"\w+", found)
-    ]
+    texts = {path: path.read_text() for path in EXAMPLES.glob("*.py")}
+    panels = [panel for path in scripts() for panel in panels_of(path)]
     for name in panels:
-        assert sum(len(re.findall(rf"^def {name}\(run\):\n    \"\"\"", text, re.M)) for text in texts.values()) == 1, (
-            f"{name} is not one documented function"
-        )
+        defined = [
+            len(re.findall(rf"^def {name}\(study\):\n    \"\"\"", text, re.M))
+            for text in texts.values()
+        ]
+        assert sum(defined) == 1, f"{name} is not one documented function"
     assert len(panels) == len(set(panels)) > 0
-    assert {result.name.split(".")[0] for result in PANELS.glob("*.json")} <= set(panels)
 
 
 def test_layout__public_names_are_unique():
     seen = {}
-    for path in [*(ROOT / "clp_min").glob("*.py"), *(ROOT / "theory").glob("*.py")]:
+    for path in [*(ROOT / "clp_min").rglob("*.py"), *(ROOT / "theory").glob("*.py")]:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
                 assert node.name not in seen, f"{node.name} in {path} and {seen[node.name]}"
@@ -85,33 +153,10 @@ def test_layout__public_names_are_unique():
     assert set(adapters.PUBLIC) <= set(seen)
 
 
-def test_layout__results_are_whole():
-    for path in PANELS.glob("*.json"):
-        result = json.loads(path.read_text())
-        keys = {
-            "panel",
-            "claim",
-            "scale",
-            "data",
-            "config",
-            "seeds",
-            "series",
-            "headline",
-            "verdict",
-            "finding",
-            "seconds",
-            "device",
-            "versions",
-            "source",
-        }
-        assert keys <= set(result) and set(result["headline"]) == {"mean", "standard_error", "n", "unit"}, path
-        assert result["seeds"] == list(range(len(result["seeds"]))) and path.with_suffix(".png").exists(), path
-        for series in result["series"]:
-            assert all(len(row) == len(series["x"]) for row in series["values"]), (path, series["label"])
-
-
 def test_layout__nothing_is_large_and_nothing_is_data():
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     if not files:
         pytest.skip("not a git checkout")
     assert all((ROOT / f).stat().st_size < 500_000 for f in files if (ROOT / f).exists())

@@ -1,7 +1,8 @@
-"""Device-agnostic without a GPU: everything here runs on the meta device, where a tensor of another device or an .item() raises.
+"""Device-agnostic without a GPU: everything here runs on the meta device, where a tensor of another
+device or an .item() raises.
 
-Exempt, because they end on the host: evaluate and accuracy (the final float), fisher_trace's floats (its tensors are here), value
-checks of labels, the loss that train_epoch reads once an epoch.
+Exempt, because they end on the host: evaluate and accuracy (the final float), fisher_trace's floats
+(its tensors are here), value checks of labels, the loss that train_epoch reads once an epoch.
 """
 
 import ast
@@ -21,45 +22,60 @@ PACKAGE = Path(__file__).parent.parent / "clp_min"
 
 
 def pictures(n=8, side=32):
-    return torch.empty(n, 3, side, side, device="meta"), torch.empty(n, dtype=torch.int64, device="meta")
+    return torch.empty(n, 3, side, side, device="meta"), torch.empty(
+        n, dtype=torch.int64, device="meta"
+    )
 
 
-@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, momentum=0.9, nesterov=True), torch.optim.Adam])
-@pytest.mark.parametrize("make", [models.all_cnn, partial(models.vgg, 16), models.resnet18, models.resnet32x4, models.small_cnn])
+@pytest.mark.parametrize(
+    "optimizer", [partial(torch.optim.SGD, momentum=0.9, nesterov=True), torch.optim.Adam]
+)
+@pytest.mark.parametrize(
+    "make", [models.all_cnn, models.vgg, models.resnet18, models.resnet32x4, models.small_cnn]
+)
 def test_meta__training_step(make, optimizer):
     x, y = pictures()
     model = make().to("meta")
-    loss = training_step(model, optimizer(model.parameters(), lr=0.1, weight_decay=1e-3), x, y, cross_entropy, clip=1.0, channels_last=True)
+    loss = training_step(
+        model, optimizer(model.parameters(), lr=0.1, weight_decay=1e-3), x, y, cross_entropy,
+        clip=1.0, channels_last=True,
+    )
     assert loss.device.type == "meta"
 
 
 def test_meta__sweep():
     x, y = pictures(64)
     blur = deficits.images(deficits.gaussian_blur)
-    setup = Setup(model=models.small_cnn, x=x, y=y, batch_size=32, augment=augment.crop_and_flip, clip=1.0)
+    setup = Setup(
+        model=models.small_cnn, x=x, y=y, batch_size=32, augment=augment.crop_and_flip, clip=1.0
+    )
     plan = {
         "a": [
-            Phase(1, blur),
-            Phase(1, deficits.noise_images),
+            Phase(1, blur), Phase(1, deficits.noise_images),
             Phase(1, subset=torch.arange(32, device="meta"), event=restart_learning_rate),
         ],
         "b": [Phase(1, blur), Phase(1, event=shrink_and_perturb(0.5, 0.1))],
     }
-    assert all(p.device.type == "meta" for _, state, _ in sweep(setup, plan, 0) for p in state.model.parameters())
+    assert all(
+        p.device.type == "meta"
+        for _, state, _ in sweep(setup, plan, 0)
+        for p in state.model.parameters()
+    )
 
 
 def test_meta__deficits_and_augmentation():
     x, y = pictures(8)
     g = generator("meta", 0)
     for change in (
-        deficits.gaussian_blur,
-        deficits.downsample_blur,
-        partial(deficits.downsample_blur, antialias=True),
-        deficits.pooled_blur,
+        deficits.gaussian_blur, deficits.downsample_blur,
+        partial(deficits.downsample_blur, antialias=True), deficits.pooled_blur,
         deficits.vertical_flip,
     ):
         assert change(x).shape == x.shape and change(x).device.type == "meta"
-    for change in (augment.random_crop, augment.random_flip, augment.random_affine, augment.crop_and_flip, augment.none):
+    for change in (
+        augment.random_crop, augment.random_flip, augment.random_affine, augment.crop_and_flip,
+        augment.none,
+    ):
         assert change(x, g).shape == x.shape
     assert (
         deficits.permute_labels(y, list(range(10))).shape
@@ -75,18 +91,34 @@ def test_meta__deficits_and_augmentation():
 def test_meta__fisher(make, labels):
     x, y = pictures(4)
     model = make(classes=4).to("meta").eval()
-    masks = {name: torch.empty(p.shape, dtype=torch.bool, device="meta") for name, p in model.named_parameters() if p.dim() > 1}
-    assert all(v.shape == (4,) and v.device.type == "meta" for v in per_example_fisher(model, x, labels, masks).values())
+    masks = {
+        name: torch.empty(p.shape, dtype=torch.bool, device="meta")
+        for name, p in model.named_parameters()
+        if p.dim() > 1
+    }
+    assert all(
+        v.shape == (4,) and v.device.type == "meta"
+        for v in per_example_fisher(model, x, labels, masks).values()
+    )
     assert per_example_gradient_norms(model, x, y).shape == (4,)
 
 
 def test_generator__is_made_in_one_place():
     """torch.Generator, and seeding of the global one, appear in seeding.py alone."""
-    for path in PACKAGE.glob("*.py"):
-        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        assert path.name == "seeding.py" or not names & {"Generator", "manual_seed", "default_generator"}, path
+    for path in PACKAGE.rglob("*.py"):
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert path.name == "seeding.py" or not names & {
+            "Generator", "manual_seed", "default_generator",
+        }, path
 
 
 def test_generator__is_a_function_of_its_key():
-    a, b, c = (torch.rand(5, generator=generator("cpu", *key)) for key in ((0, "order"), (0, "order"), (1, "order")))
+    a, b, c = (
+        torch.rand(5, generator=generator("cpu", *key))
+        for key in ((0, "order"), (0, "order"), (1, "order"))
+    )
     assert torch.equal(a, b) and not torch.equal(a, c)

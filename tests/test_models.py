@@ -1,25 +1,36 @@
-"""Parameter counts against published or torchvision's numbers, initialisation, and one real step of every paper-scale model."""
+"""Parameter counts against published or torchvision's numbers, initialisation, and one real step
+of every paper-scale model."""
+
+from functools import partial
 
 import pytest
 import torch
-from adapters import training_step
 
 from clp_min import models
 
-TORCHVISION_RESNET18, TORCHVISION_VGG16_BN_FEATURES, TORCHVISION_VGG11_FEATURES = 11_689_512, 14_723_136, 9_220_480
+from adapters import training_step
+
+TORCHVISION_RESNET18, TORCHVISION_VGG16_BN_FEATURES, TORCHVISION_VGG11_FEATURES = (
+    11_689_512, 14_723_136, 9_220_480,
+)
 
 
 @pytest.mark.parametrize(
     "make, expected",
     [
-        (lambda: models.all_cnn(), 1_621_374 - 2 * 10),  # the published 1,621,374 has BatchNorm on the logits too
-        (lambda: models.vgg(16), TORCHVISION_VGG16_BN_FEATURES + 513 * 10),
-        (lambda: models.vgg(11, norm=False), TORCHVISION_VGG11_FEATURES + 513 * 10),
-        (lambda: models.resnet18(), TORCHVISION_RESNET18 - 3 * 49 * 64 + 3 * 9 * 64 - 513 * 1000 + 513 * 10),  # CIFAR stem and head
+        (
+            lambda: models.all_cnn(), 1_621_374 - 2 * 10,
+        ),  # the published 1,621,374 has BatchNorm on the logits too
+        (lambda: models.vgg(depth=16), TORCHVISION_VGG16_BN_FEATURES + 513 * 10),
+        (lambda: models.vgg(depth=11, norm=False), TORCHVISION_VGG11_FEATURES + 513 * 10),
+        (
+            lambda: models.resnet18(),
+            TORCHVISION_RESNET18 - 3 * 49 * 64 + 3 * 9 * 64 - 513 * 1000 + 513 * 10,
+        ),  # CIFAR stem and head
         (lambda: models.resnet18(width=16), 701_466),  # Ash & Adams' net
-        (lambda: models.mlp((784,) + (128,) * 6 + (10,)), 184_330),
-        (lambda: models.mlp((3072, 100, 100, 10)), 3073 * 100 + 101 * 100 + 101 * 10),
-        (lambda: models.linear_softmax(784, 10), 7840),
+        (lambda: models.mlp((1, 28, 28), 10, (128,) * 6), 184_330),
+        (lambda: models.mlp((3072,), 10, (100, 100)), 3073 * 100 + 101 * 100 + 101 * 10),
+        (lambda: models.linear_softmax((784,), 10), 7840),
         (lambda: models.small_cnn(), 28 * 16 + 145 * 32 + 289 * 64 + 257 * 10),
     ],
 )
@@ -29,41 +40,48 @@ def test_models__parameter_counts(make, expected):
 
 def test_models__resnet_depths_are_their_names():
     for make, depth in ((models.resnet10, 10), (models.resnet18, 18), (models.resnet32x4, 32)):
-        kernels = [m for m in make().modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+        kernels = [
+            m
+            for m in make().modules()
+            if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)
+        ]
         assert len(kernels) + 1 == depth
 
 
 def test_models__logits_have_the_right_shape():
-    for make in (models.all_cnn, lambda c, k: models.vgg(11, c, k), models.resnet10, lambda c, k: models.small_cnn(c, classes=k)):
-        assert make(1, 7).eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+    for make in (models.all_cnn, partial(models.vgg, depth=11), models.resnet10, models.small_cnn):
+        assert make((1, 32, 32), 7).eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
     with pytest.raises(ValueError, match="depth"):
-        models.vgg(13)
+        models.vgg(depth=13)
 
 
 def test_models__kaiming_normal_scales_with_fan_in():
-    model = models.mlp((400, 300, 200, 10), init=models.kaiming_normal)
+    model = models.mlp((400,), 10, (300, 200), init=models.kaiming_normal)
     for layer, variance in zip([model[1], model[3], model[5]], (2 / 400, 2 / 300, 1 / 200)):
         sample = layer.weight.square().mean()
-        assert abs(sample / variance - 1) < 5 * (2 / layer.weight.numel()) ** 0.5 and not layer.bias.any()
+        assert (
+            abs(sample / variance - 1) < 5 * (2 / layer.weight.numel()) ** 0.5
+            and not layer.bias.any()
+        )
 
 
 PAPER_SCALE = {
-    "all_cnn": lambda: models.all_cnn(),
-    "vgg16": lambda: models.vgg(16),
-    "resnet18": lambda: models.resnet18(),
-    "resnet32x4": lambda: models.resnet32x4(),
+    "all_cnn": lambda: models.all_cnn(), "vgg16": lambda: models.vgg(depth=16),
+    "resnet18": lambda: models.resnet18(), "resnet32x4": lambda: models.resnet32x4(),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER_SCALE)
 def test_models__one_real_step_at_paper_scale(name):
-    """The published net on a batch of 128 32x32 images: the loss is ln(classes) or so before it, finite, and lower on the batch after
-    it."""
+    """The published net on a batch of 128 32x32 images: the loss is ln(classes) or so before it,
+    finite, and lower on the batch after it."""
     torch.manual_seed(0)
     model = PAPER_SCALE[name]()
     x, y = torch.randn(128, 3, 32, 32), torch.arange(128) % 10
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-3)  # small: the step must descend
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-3
+    )  # small: the step must descend
     before = [p.detach().clone() for p in model.parameters()]
     first = float(training_step(model, optimizer, x, y))
     with torch.no_grad():

@@ -3,24 +3,31 @@
 import numpy as np
 import pytest
 import torch
-from adapters import layer_features, linear_probe, reconstruction_loss
-from compare import assert_close
 
 from clp_min import models
-from clp_min.reconstruction import deconvolution_decoder, linear_decoder, trained_decoder_loss, trained_probe
+from clp_min.reconstruction import (
+    deconvolution_decoder, linear_decoder, trained_decoder_loss, trained_probe,
+)
 from clp_min.seeding import generator
+
+from adapters import layer_features, linear_probe, reconstruction_loss
+from compare import assert_close
 
 
 def test_layer_features__are_the_papers_layers():
     x = torch.randn(5, 3, 16, 16)
-    net = models.resnet((1, 1, 1), (4, 8, 16)).eval()
+    net = models.resnet(widths=(4, 8, 16)).eval()
     features = layer_features(net, x, batch_size=2)
     assert_close(features[-1], net(x), 1e-5)
     assert_close(features[-1], features[-2] @ net[-1].weight.T + net[-1].bias, 1e-5)
-    assert_close(features[-3], net[:5](x).flatten(1), 1e-5)  # stem (3 modules) and the first two of three blocks
+    assert_close(
+        features[-3], net[:5](x).flatten(1), 1e-5
+    )  # stem (3 modules) and the first two of three blocks
     plain = models.small_cnn().eval()
-    assert_close(layer_features(plain, x)[-3], plain[:4](x).flatten(1), 1e-5)  # after the second of three convolutions
-    assert set(layer_features(models.linear_softmax(768, 10), x)) == {-1}
+    assert_close(
+        layer_features(plain, x)[-3], plain[:4](x).flatten(1), 1e-5
+    )  # after the second of three convolutions
+    assert set(layer_features(models.linear_softmax((768,), 10), x)) == {-1}
     assert not any(m._forward_hooks for m in net.modules())
     with pytest.raises(ValueError, match="BatchNorm"):
         layer_features(net.train(), x)
@@ -31,7 +38,9 @@ def test_layer_features__are_the_papers_layers():
 def ridge(features, target, test_features, penalty):
     mean, sd = features.mean(0), features.std(0, ddof=1)
     z, u = (features - mean) / sd, (test_features - mean) / sd
-    stacked = np.concatenate([z, np.sqrt(penalty * len(z)) * np.eye(z.shape[1])])  # the penalty as extra rows
+    stacked = np.concatenate(
+        [z, np.sqrt(penalty * len(z)) * np.eye(z.shape[1])]
+    )  # the penalty as extra rows
     padded = np.concatenate([target - target.mean(0), np.zeros((z.shape[1], target.shape[1]))])
     return u @ np.linalg.lstsq(stacked, padded, rcond=None)[0] + target.mean(0)
 
@@ -39,14 +48,20 @@ def ridge(features, target, test_features, penalty):
 def test_reconstruction_loss__is_ridge_least_squares_on_held_out_data():
     f, u = torch.randn(60, 5, dtype=torch.float64), torch.randn(20, 5, dtype=torch.float64)
     mix = torch.randn(5, 12, dtype=torch.float64)
-    x, v = ((z @ mix + 0.3 * torch.randn(len(z), 12, dtype=torch.float64)).view(-1, 3, 2, 2) for z in (f, u))
+    x, v = (
+        (z @ mix + 0.3 * torch.randn(len(z), 12, dtype=torch.float64)).view(-1, 3, 2, 2)
+        for z in (f, u)
+    )
     decoded = ridge(f.numpy(), x.flatten(1).numpy(), u.numpy(), 1e-3)
-    error = ((v.flatten(1).numpy() - decoded) ** 2).sum() / ((v.flatten(1).numpy() - x.flatten(1).numpy().mean(0)) ** 2).sum()
+    error = ((v.flatten(1).numpy() - decoded) ** 2).sum() / (
+        (v.flatten(1).numpy() - x.flatten(1).numpy().mean(0)) ** 2
+    ).sum()
     assert_close(reconstruction_loss(f, x, u, v, [1e-3]), error, 1e-9)
 
 
 def test_reconstruction_loss__ridge_is_that_of_leave_one_out():
-    """Against n refits, for noise that asks for three different penalties. (The features' scale is that of all examples, in both.)"""
+    """Against n refits, for noise that asks for three different penalties. (The features' scale
+    is that of all examples, in both.)"""
     rng, ridges, chosen = np.random.default_rng(0), (1e-4, 1e-2, 1.0, 10.0), []
     for noise in (0.01, 1.0, 30.0):
         f, u = rng.normal(size=(40, 12)), rng.normal(size=(30, 12))
@@ -63,31 +78,46 @@ def test_reconstruction_loss__ridge_is_that_of_leave_one_out():
             errors.append(np.square(residuals).sum())
         chosen.append(ridges[int(np.argmin(errors))])
         tensors = [torch.from_numpy(t) for t in (f, x, u, v)]
-        assert_close(reconstruction_loss(*tensors, ridges), reconstruction_loss(*tensors, chosen[-1:]), 1e-12)
+        assert_close(
+            reconstruction_loss(*tensors, ridges), reconstruction_loss(*tensors, chosen[-1:]), 1e-12
+        )
     assert len(set(chosen)) == 3
 
 
 def test_reconstruction_loss__ends_of_the_scale():
     x, v = torch.randn(200, 1, 3, 3), torch.randn(100, 1, 3, 3)
-    assert float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, [1e-9])) < 1e-6  # everything is there
-    assert_close(reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9)  # nothing: the mean image
+    assert (
+        float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, [1e-9])) < 1e-6
+    )  # everything is there
+    assert_close(
+        reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9
+    )  # nothing: the mean image
 
 
 def test_reconstruction_loss__a_unit_that_hardly_varies_does_not_explode():
-    """Constant but for 1e-5 in training, alive on one held-out image: divided by its own spread it would be 1e5."""
+    """Constant but for 1e-5 in training, alive on one held-out image: divided by its own spread
+    it would be 1e5."""
     f, u = torch.randn(100, 3), torch.randn(40, 3)
     x, v = f @ torch.randn(3, 8), None
     v = u @ torch.linalg.lstsq(f, x).solution
     quiet, woken = 1e-5 * torch.randn(100, 1), torch.zeros(40, 1)
     woken[0] = 1.0
-    assert float(reconstruction_loss(torch.cat([f, quiet], 1), x, torch.cat([u, woken], 1), v)) < 0.05
+    assert (
+        float(reconstruction_loss(torch.cat([f, quiet], 1), x, torch.cat([u, woken], 1), v)) < 0.05
+    )
 
 
 def test_linear_probe__equals_argmax_of_least_squares():
-    f, u, y = torch.randn(80, 6, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64), torch.arange(80) % 4
+    f, u, y = (
+        torch.randn(80, 6, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64),
+        torch.arange(80) % 4,
+    )
     scores = ridge(f.numpy(), np.eye(4)[y.numpy()], u.numpy(), 1e-3)
     test_y = torch.arange(50) % 4
-    assert_close(linear_probe(f, y, u, test_y, [1e-3]), 100 * (scores.argmax(1) == test_y.numpy()).mean(), 1e-9)
+    assert_close(
+        linear_probe(f, y, u, test_y, [1e-3]), 100 * (scores.argmax(1) == test_y.numpy()).mean(),
+        1e-9,
+    )
     separable = torch.eye(4)[y]
     assert float(linear_probe(separable, y, separable, y)) == 100
 
@@ -100,7 +130,12 @@ def test_trained_decoder_loss__learns_and_is_a_function_of_its_generator(make):
     for _ in range(2):
         torch.manual_seed(0)
         losses.append(
-            float(trained_decoder_loss(make(6, (3, 8, 8)), f[:200], x[:200], f[200:], x[200:], generator("cpu", 1), epochs=100, lr=1e-2))
+            float(
+                trained_decoder_loss(
+                    make(6, (3, 8, 8)), f[:200], x[:200], f[200:], x[200:], generator("cpu", 1),
+                    epochs=100, lr=1e-2,
+                )
+            )
         )
     assert losses[0] == losses[1] < 0.5
     with pytest.raises(ValueError, match="side"):
@@ -114,5 +149,11 @@ def test_trained_probe__learns_what_is_there_and_is_a_function_of_its_generator(
     for signal in (features, features, torch.randn(600, 3)):
         torch.manual_seed(0)
         probe = torch.nn.Linear(3, 3)
-        found.append(float(trained_probe(probe, signal[:400], y[:400], signal[400:], y[400:], generator("cpu", 1))))
+        found.append(
+            float(
+                trained_probe(
+                    probe, signal[:400], y[:400], signal[400:], y[400:], generator("cpu", 1)
+                )
+            )
+        )
     assert found[0] == found[1] == 100 and abs(found[2] - 100 / 3) < 5 * 100 * (2 / 9 / 200) ** 0.5

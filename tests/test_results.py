@@ -1,38 +1,59 @@
-"""The committed results: every panel of every script has one, complete and with a verdict. They are rows of the claims ledger."""
+"""The committed results: every panel of every script has one, complete and with a verdict. They are
+rows of the claims ledger."""
 
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
+from test_layout import panels_of, scripts
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-FILES = sorted((EXAMPLES / "results").glob("*.json"))
-VERDICTS = {"reproduced", "not reproduced", "reversed", "holds", "holds as corrected", "fails as printed"}
+from clp_min.study.panel import Panel
+from clp_min.study.plot import figures
+
+RESULTS = Path(__file__).parent.parent / "examples" / "results"
+FILES = sorted(path for path in RESULTS.rglob("*.json"))
+VERDICTS = {
+    "reproduced", "not reproduced", "reversed", "holds", "holds as corrected", "fails as printed"
+}
 
 
 def row(path):
-    result = json.loads(path.read_text())
-    return pytest.param(result, path, id=path.stem, marks=pytest.mark.claim(path.stem, verdict=result["verdict"]))
+    """A parameter and its row of the ledger: PANEL, or FOLDER/PANEL."""
+    result, name = json.loads(path.read_text()), str(path.relative_to(RESULTS).with_suffix(""))
+    claim = pytest.mark.claim(name, verdict=result["verdict"])
+    return pytest.param(result, path, id=name, marks=claim)
 
 
 @pytest.mark.parametrize("result, path", [row(path) for path in FILES])
 def test_results__complete_and_earned(result, path):
-    n, effect = len(result["seeds"]), result["headline"]
-    assert result["panel"] == path.stem.split(".")[0] and path.with_suffix(".png").exists()
+    n, effect, panel = len(result["seeds"]), result["headline"], Panel.from_dict(result)
+    assert result["panel"] == path.stem
     assert result["verdict"] in VERDICTS and n >= 3 and result["seeds"] == list(range(n))
     assert set(effect) == {"mean", "standard_error", "n", "unit"} and math.isfinite(effect["mean"])
-    assert f"def {result['panel']}(run)" in result["source"]
-    for one in result["series"]:
-        assert all(len(values) == len(one["x"]) for values in one["values"]), one["label"]
-    if result["data"] not in ("closed_form", "hierarchy"):
-        assert effect["n"] == n and all(len(one["values"]) in (1, n) for one in result["series"])
+    assert panel.verdict == result["verdict"]  # computed again from the effects
+    for figure in figures(panel):
+        assert path.with_suffix(f".{figure}.png" if figure else ".png").exists()
+    if not panel.earlier:
+        source = (path.parent / result["source"]).read_text()
+        assert f"def {result['panel']}(study)" in source
+        assert (RESULTS.parent / result["script"]).exists()
+    if panel.effects:
+        assert effect["n"] == n and all(e.n == n for e in panel.effects)
+        assert all(len(one["values"]) in (1, n) for one in result["series"])
+    default = path.parent == RESULTS
+    where = [result["data"], result["scale"], result["variant"]]
+    assert default or path.parent.name == ".".join(part for part in where if part)
 
 
 def test_results__every_panel_of_every_script_has_one():
-    panels = set()
-    for script in EXAMPLES.glob("*.py"):
-        block = re.search(r"^PANELS = \[(.*?)\]", script.read_text(), re.M | re.S)
-        panels |= set(re.findall(r"\w+", block.group(1))) if block else set()
-    assert panels == {path.stem for path in FILES if "." not in path.stem}
+    panels = {panel for script in scripts() for panel in panels_of(script)}
+    assert panels == {path.stem for path in FILES if path.parent == RESULTS}
+    assert {path.stem for path in FILES} <= panels
+
+
+def test_results__no_source_is_left_over():
+    for folder in {path.parent for path in FILES}:
+        kept = {f"sources/{path.name}" for path in folder.glob("sources/*.txt")}
+        results = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        assert kept == {one["source"] for one in results if one["source"].startswith("sources/")}

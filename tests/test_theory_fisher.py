@@ -1,21 +1,28 @@
-"""Fisher information of a linear softmax, its limits, the bell; softmax phases against autograd; the gated pathways."""
+"""Fisher information of a linear softmax, its limits, the bell; softmax phases against autograd;
+the gated pathways."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from adapters import approximate_loss, fisher_trace, full_matrix, gated_pathways, kl_divergence, logit_loss, noisy_output_loss
-from adapters import optimal_loss, separable_quantities, simulate, softmax_fisher_matrix, softmax_fisher_trace
-from compare import AUTODIFF, EXACT, FD, ORDER, assert_close, assert_mean
 from torch import nn
 
 from clp_min import models
 from clp_min.fisher import per_example_gradient_norms
 from clp_min.gradients import full_gradient
 from theory.deep_linear import HIERARCHY_STRENGTHS, early_gate_limit
-from theory.softmax_fisher import label_noise_limit, sampled_label_variance, student_t_location_information, two_layer_fisher
+from theory.softmax_fisher import (
+    label_noise_limit, sampled_label_variance, student_t_location_information, two_layer_fisher,
+)
 from theory.softmax_phases import input_variance, output_ratio, outputs
+
+from adapters import (
+    approximate_loss, fisher_trace, full_matrix, gated_pathways, kl_divergence, logit_loss,
+    noisy_output_loss, optimal_loss, separable_quantities, simulate, softmax_fisher_matrix,
+    softmax_fisher_trace,
+)
+from compare import AUTODIFF, EXACT, FD, ORDER, assert_close, assert_mean
 
 
 def softmax(z):
@@ -31,7 +38,7 @@ def linear_case(n=6, d=4, c=3, seed=0):
 
 def test_softmax_fisher_trace__equals_torch_and_the_matrix():
     x, w, p = linear_case()
-    model = models.linear_softmax(4, 3).double()
+    model = models.linear_softmax((4,), 3).double()
     model[1].weight.data = torch.from_numpy(w)
     assert_close(softmax_fisher_trace(x, p), fisher_trace(model, torch.from_numpy(x)).total, EXACT)
     assert_close(np.trace(softmax_fisher_matrix(x, p)), softmax_fisher_trace(x, p), EXACT)
@@ -42,29 +49,39 @@ def test_softmax_fisher_matrix__is_the_hessian_for_any_labels():
     x, w, p = linear_case()
     inputs = torch.from_numpy(x)
     for y in (torch.tensor([0, 1, 2, 0, 1, 2]), torch.zeros(6, dtype=torch.int64)):
-        hessian = torch.func.hessian(lambda v: nn.functional.cross_entropy(inputs @ v.view(3, 4).T, y))(torch.from_numpy(w.ravel()))
+        hessian = torch.func.hessian(
+            lambda v: nn.functional.cross_entropy(inputs @ v.view(3, 4).T, y)
+        )(torch.from_numpy(w.ravel()))
         assert_close(hessian, softmax_fisher_matrix(x, p), EXACT)
     assert np.linalg.matrix_rank(softmax_fisher_matrix(x[:1], p[:1])) == 2
 
 
 @pytest.mark.claim("revisiting_kl_fisher", verdict="holds")
 def test_kl_divergence__is_half_the_quadratic_form():
-    """KL(p_theta || p_theta') = e' F e / 2 + o(|e|^2), in both directions; the error ratio falls like |e| (slope 1)."""
+    """KL(p_theta || p_theta') = e' F e / 2 + o(|e|^2), in both directions; the error ratio falls
+    like |e| (slope 1)."""
     x, w, p = linear_case()
     fisher, e = softmax_fisher_matrix(x, p), np.random.default_rng(1).normal(size=w.shape)
     sizes, errors = np.array([1e-1, 1e-2, 1e-3]), []
     for s in sizes:
         q = softmax(x @ (w + s * e).T)
         quadratic = s**2 * e.ravel() @ fisher @ e.ravel() / 2
-        errors.append([abs(kl_divergence(a, b).mean() / quadratic - 1) for a, b in ((p, q), (q, p))])
+        errors.append(
+            [abs(kl_divergence(a, b).mean() / quadratic - 1) for a, b in ((p, q), (q, p))]
+        )
     assert np.max(errors[-1]) < 1e-2
     for direction in zip(*errors):
         assert abs(np.polyfit(np.log(sizes), np.log(direction), 1)[0] - 1) < ORDER
 
 
 def test_kl_divergence__values_and_errors():
-    assert_close(kl_divergence([0.5, 0.5], [0.25, 0.75]), 0.5 * math.log(2) + 0.5 * math.log(2 / 3), EXACT)
-    assert kl_divergence([0.0, 1.0], [0.5, 0.5]) == pytest.approx(math.log(2)) and kl_divergence([0.5, 0.5], [1.0, 0.0]) == np.inf
+    assert_close(
+        kl_divergence([0.5, 0.5], [0.25, 0.75]), 0.5 * math.log(2) + 0.5 * math.log(2 / 3), EXACT
+    )
+    assert (
+        kl_divergence([0.0, 1.0], [0.5, 0.5]) == pytest.approx(math.log(2))
+        and kl_divergence([0.5, 0.5], [1.0, 0.0]) == np.inf
+    )
     with pytest.raises(ValueError):
         kl_divergence([0.5, 0.5], [1.0])
 
@@ -79,37 +96,47 @@ def test_softmax_fisher_trace__sampled_label_variance():
 
 
 def test_softmax_fisher_trace__is_largest_at_uniform_outputs():
-    """ "Predictions near random" do not make the trace small: for given inputs they make it as large as it can be."""
+    """ "Predictions near random" do not make the trace small: for given inputs they make it as
+    large as it can be."""
     x = np.ones((1, 2))
     best = softmax_fisher_trace(x, np.full((1, 5), 0.2))
     for seed in range(50):
-        assert softmax_fisher_trace(x, softmax(np.random.default_rng(seed).normal(size=(1, 5)))) <= best
+        assert (
+            softmax_fisher_trace(x, softmax(np.random.default_rng(seed).normal(size=(1, 5))))
+            <= best
+        )
 
 
 @pytest.mark.claim("revisiting_proposition1", verdict="fails as printed")
 def test_proposition1__larger_information_and_larger_variance():
-    """Larger F, "lower uncertainty": t_3 has F = 2/3 > 1/2 of N(0, 2), and its sample's variance 3 > 2. 1/F bounds the variance from below,
-    no more.
-    As matrices the trace does not order either: diag(100, .01) has a trace of 100.01 and so has its inverse."""
+    """Larger F, "lower uncertainty": t_3 has F = 2/3 > 1/2 of N(0, 2), and its sample's variance
+    3 > 2. 1/F bounds the variance from below, no more. As matrices the trace does not order
+    either: diag(100, .01) has a trace of 100.01 and so has its inverse."""
     grid = np.linspace(-200, 200, 400_001)
     density = (1 + grid**2 / 3) ** -2
     density /= np.trapezoid(density, grid) if hasattr(np, "trapezoid") else np.trapz(density, grid)
     score = 4 * grid / (3 + grid**2)
     step = grid[1] - grid[0]
     assert_close((score**2 * density).sum() * step, student_t_location_information(3), 1e-5)
-    tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[1:-1]  # x = sqrt(3) tan(a): density (2/pi) cos^2 a, x^2 = 3 tan^2 a
+    tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[
+        1:-1
+    ]  # x = sqrt(3) tan(a): density (2/pi) cos^2 a, x^2 = 3 tan^2 a
     variance = (6 / np.pi * np.sin(tangent) ** 2).sum() * (tangent[1] - tangent[0])
     assert_close(variance, 3.0, 1e-5)
     assert student_t_location_information(3) > 1 / 2.0 and variance > 2.0  # against N(0, 2)
     big, unit = np.diag([100, 0.01]), np.eye(2)
-    assert np.trace(big) > np.trace(unit) and np.trace(np.linalg.inv(big)) > np.trace(np.linalg.inv(unit))
+    assert np.trace(big) > np.trace(unit) and np.trace(np.linalg.inv(big)) > np.trace(
+        np.linalg.inv(unit)
+    )
 
 
 @pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed")
-@pytest.mark.parametrize("classes, noise, expected", [(2, 0.1, 0.18), (10, 0.2, 0.3555555556), (10, 0.1, 0.1888888889)])
+@pytest.mark.parametrize(
+    "classes, noise, expected", [(2, 0.1, 0.18), (10, 0.2, 0.3555555556), (10, 0.1, 0.1888888889)]
+)
 def test_label_noise_limit__full_batch_descent_ends_with_a_trace(classes, noise, expected):
-    """Theorem 1: Tr F -> 0. One-hot inputs with noisy labels, full-batch descent (no gradient noise at all): the gradient vanishes, Tr F
-    does not."""
+    """Theorem 1: Tr F -> 0. One-hot inputs with noisy labels, full-batch descent (no gradient
+    noise at all): the gradient vanishes, Tr F does not."""
     assert_close(label_noise_limit(classes, noise), expected, 1e-9)
     scale = 90  # copies of each input; label counts are exact
     counts = np.full((classes, classes), noise / (classes - 1))
@@ -118,7 +145,7 @@ def test_label_noise_limit__full_batch_descent_ends_with_a_trace(classes, noise,
     pairs = [(i, j) for i in range(classes) for j in range(classes) for _ in range(counts[i, j])]
     x = torch.eye(classes, dtype=torch.float64)[[i for i, _ in pairs]]
     y = torch.tensor([j for _, j in pairs])
-    model = models.linear_softmax(classes, classes).double()
+    model = models.linear_softmax((classes,), classes).double()
     target = torch.from_numpy(counts / counts.sum(1, keepdims=True))
     with torch.no_grad():
         model[1].weight.copy_(target.log().T)  # the optimum; descent stays there
@@ -137,12 +164,14 @@ def phases_data(l, d, k):
 def test_simulate__scalar_equals_matrix_equals_autograd(l, d, k, lr):
     steps = 60
     delta, weights = simulate(l, d, k, lr, steps), full_matrix(l, d, k, lr, steps)
-    sums = weights.reshape(steps + 1, l, l, d // l).sum(3)  # (t, class of the logit, class of the attributes)
+    sums = weights.reshape(steps + 1, l, l, d // l).sum(
+        3
+    )  # (t, class of the logit, class of the attributes)
     f, g = sums[:, 0, 0], sums[:, 0, 1]
     assert_close(f - g, delta, 1e-10, 1e-12)
     assert_close(f + (l - 1) * g, np.ones(steps + 1), EXACT)
     x, y = phases_data(l, d, k)
-    model = models.linear_softmax(d, l).double()
+    model = models.linear_softmax((d,), l).double()
     nn.init.constant_(model[1].weight, 1 / d)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     for t in range(steps):
@@ -154,10 +183,16 @@ def test_simulate__scalar_equals_matrix_equals_autograd(l, d, k, lr):
 
 def test_simulate__acceptance_numbers():
     delta = simulate(10, 100, 4, 0.05, 1000)
-    assert_close(delta[[1, 2, 10, 100]], [0.125, 0.243579491762, 0.863453996341, 2.543852202618], 1e-11)
-    assert_close(optimal_loss(delta[[1, 10, 100, 1000]], 10, 4), [0.023309864651, 0.028189044398, 0.069376533654, 0.209625474918], 1e-10)
     assert_close(
-        approximate_loss(delta[[1, 10, 100, 1000]], 10, 4), [0.045847541496, 0.050834646762, 0.105544865981, 0.402750869117], 1e-10
+        delta[[1, 2, 10, 100]], [0.125, 0.243579491762, 0.863453996341, 2.543852202618], 1e-11
+    )
+    assert_close(
+        optimal_loss(delta[[1, 10, 100, 1000]], 10, 4),
+        [0.023309864651, 0.028189044398, 0.069376533654, 0.209625474918], 1e-10,
+    )
+    assert_close(
+        approximate_loss(delta[[1, 10, 100, 1000]], 10, 4),
+        [0.045847541496, 0.050834646762, 0.105544865981, 0.402750869117], 1e-10,
     )
     for bad in ((1, 4, 2), (3, 10, 2), (2, 4, 0.5)):
         with pytest.raises(ValueError):
@@ -179,8 +214,12 @@ def test_optimal_loss__equals_least_squares_from_the_outputs(l, k, delta):
     assert_close(optimal_loss(delta, l, k), least_squares_loss(q, x), 1e-8)
     assert_close(optimal_loss(0.0, l, k), x.var(0).mean(), EXACT)
     assert_close(outputs(delta, l, k), q[l, 0], EXACT)
-    logits = delta * x + (1 - delta) / l * x.sum(1, keepdims=True)  # f - g = delta, f + (l - 1) g = 1
-    assert least_squares_loss(logits, x) < 1e-20  # with logits the reconstruction is exact: no phases
+    logits = delta * x + (1 - delta) / l * x.sum(
+        1, keepdims=True
+    )  # f - g = delta, f + (l - 1) g = 1
+    assert (
+        least_squares_loss(logits, x) < 1e-20
+    )  # with logits the reconstruction is exact: no phases
 
 
 def test_approximate_loss__is_within_twice_the_optimum():
@@ -188,12 +227,15 @@ def test_approximate_loss__is_within_twice_the_optimum():
     delta = np.geomspace(1e-4, 50, 200)
     for l, k in ((2, 3), (10, 4), (100, 10)):
         best, approximate = optimal_loss(delta, l, k), approximate_loss(delta, l, k)
-        assert (best <= approximate * (1 + 1e-9)).all() and (approximate <= 2 * best * (1 + 1e-9)).all()
+        assert (best <= approximate * (1 + 1e-9)).all() and (
+            approximate <= 2 * best * (1 + 1e-9)
+        ).all()
 
 
 @pytest.mark.parametrize("tau", [0.03, 0.3])
 def test_noisy_output_loss__equals_least_squares_with_noise(tau):
-    """One output with noise tau, and all logits with noise tau: noise of variance tau^2 adds tau^2 I to the covariance of the features."""
+    """One output with noise tau, and all logits with noise tau: noise of variance tau^2 adds
+    tau^2 I to the covariance of the features."""
     l, k, delta = 6, 3, 0.8
     x, _ = phases_data(l, l, k)
     x = x.numpy()
@@ -207,7 +249,9 @@ def test_noisy_output_loss__equals_least_squares_with_noise(tau):
             z = features[:, [j]] if own else features
             z, t = z - z.mean(0), x[:, j] - x[:, j].mean()
             covariance = z.T @ z / len(z) + tau**2 * np.eye(z.shape[1])
-            losses.append((t**2).mean() - (z.T @ t / len(z)) @ np.linalg.solve(covariance, z.T @ t / len(z)))
+            losses.append(
+                (t**2).mean() - (z.T @ t / len(z)) @ np.linalg.solve(covariance, z.T @ t / len(z))
+            )
         assert_close(expected, np.mean(losses), 1e-9)
     assert (np.diff(logit_loss(np.linspace(0, 9, 50), l, k, tau)) < 0).all()
     assert_close(output_ratio(1e-9, l, k), k, 1e-6)
@@ -216,15 +260,17 @@ def test_noisy_output_loss__equals_least_squares_with_noise(tau):
 
 @pytest.mark.claim("revisiting_trace_is_no_gradient_norm", verdict="fails as printed")
 def test_separable_quantities__trace_falls_slower_than_the_gradient():
-    """Eq. 23 takes Tr F for E|grad|^2. On separable data Tr F ~ 2(l-1)/(lr t) and |grad|^2 ~ 1/t^2: their ratio grows like t. Against
-    torch, and the limits."""
+    """Eq. 23 takes Tr F for E|grad|^2. On separable data Tr F ~ 2(l-1)/(lr t) and |grad|^2 ~
+    1/t^2: their ratio grows like t. Against torch, and the limits."""
     l, d, k, lr = 10, 100, 4, 0.05
     delta = simulate(l, d, k, lr, 200_000)
     trace, empirical, squared = separable_quantities(delta, l, d, k)
     x, y = phases_data(l, d, k)
     for t in (0, 10, 100, 1000):
-        model = models.linear_softmax(d, l).double()
-        model[1].weight.data = torch.from_numpy(np.kron(delta[t] * np.eye(l) + (1 - delta[t]) / l, np.ones((1, d // l))) / (d // l))
+        model = models.linear_softmax((d,), l).double()
+        model[1].weight.data = torch.from_numpy(
+            np.kron(delta[t] * np.eye(l) + (1 - delta[t]) / l, np.ones((1, d // l))) / (d // l)
+        )
         assert_close(fisher_trace(model, x).total, trace[t], 1e-9)
         assert_close(per_example_gradient_norms(model, x, y).mean(), empirical[t], 1e-9)
         assert_close(full_gradient(model, x, y).square().sum(), squared[t], 1e-9)
@@ -237,7 +283,8 @@ def test_separable_quantities__trace_falls_slower_than_the_gradient():
 
 @pytest.mark.claim("revisiting_bell_shape", verdict="holds as corrected")
 def test_two_layer_fisher__bell_needs_depth():
-    """Rise and fall of Tr F without any memory: the two-layer scalar net, against autograd; the linear one only falls."""
+    """Rise and fall of Tr F without any memory: the two-layer scalar net, against autograd; the
+    linear one only falls."""
 
     class TwoLayer(nn.Module):
         def __init__(self, w):
@@ -252,7 +299,10 @@ def test_two_layer_fisher__bell_needs_depth():
             return torch.cat([z, torch.zeros_like(z)], 1)
 
     for z in (0.1, 1.0, 1.5434046384, 4.0):
-        assert_close(two_layer_fisher(z), fisher_trace(TwoLayer(math.sqrt(z)), torch.ones(1, 1, dtype=torch.float64)).total, 1e-9)
+        assert_close(
+            two_layer_fisher(z),
+            fisher_trace(TwoLayer(math.sqrt(z)), torch.ones(1, 1, dtype=torch.float64)).total, 1e-9,
+        )
     grid = np.linspace(0, 12, 120_001)
     top = grid[two_layer_fisher(grid).argmax()]
     assert abs(top - 1.5434046384) < 1e-4 and abs(top * math.tanh(top / 2) - 1) < 1e-4
@@ -260,7 +310,8 @@ def test_two_layer_fisher__bell_needs_depth():
 
 
 class Pathways(nn.Module):
-    """Two deep linear pathways as real matrices, started balanced in the singular directions of the target."""
+    """Two deep linear pathways as real matrices, started balanced in the singular directions of
+    the target."""
 
     def __init__(self, left, right, depth, start):
         super().__init__()
@@ -268,7 +319,12 @@ class Pathways(nn.Module):
         n = left.shape[1]
         self.a, self.b = (
             nn.ParameterList(
-                [nn.Parameter(m.clone()) for m in [r * right.T] + [r * torch.eye(n, dtype=torch.float64)] * (depth - 2) + [r * left]]
+                [
+                    nn.Parameter(m.clone())
+                    for m in [r * right.T]
+                    + [r * torch.eye(n, dtype=torch.float64)] * (depth - 2)
+                    + [r * left]
+                ]
             )
             for _ in range(2)
         )
@@ -282,8 +338,8 @@ class Pathways(nn.Module):
 
 @pytest.mark.parametrize("depth, gate", [(2, (0, 15)), (2, (40, 55)), (3, (0, 10)), (4, (0, 0))])
 def test_gated_pathways__ode_equals_torch_gradient_descent(depth, gate):
-    """The scalar equations of every mode against gradient descent on whole weight matrices with torch.optim, b's frozen while the gate is
-    on."""
+    """The scalar equations of every mode against gradient descent on whole weight matrices with
+    torch.optim, b's frozen while the gate is on."""
     dt, duration, strengths = 0.01, 60.0, torch.tensor([3.0, 1.5, 0.5], dtype=torch.float64)
     left, right = (torch.linalg.qr(torch.randn(n, 3, dtype=torch.float64)).Q for n in (5, 4))
     target, net = left @ torch.diag(strengths) @ right.T, Pathways(left, right, depth, 0.05)
@@ -305,7 +361,8 @@ def test_gated_pathways__early_gate_never_recovers_later_gates_do_nothing():
     strength = math.sqrt(15)
     for depth in (2, 4):
         ends = {
-            gate: [path[-1, 0] for path in gated_pathways(strength, depth, gate)] for gate in ((0, 0), (0, 150), (400, 550), (750, 900))
+            gate: [path[-1, 0] for path in gated_pathways(strength, depth, gate)]
+            for gate in ((0, 0), (0, 150), (400, 550), (750, 900))
         }
         assert_close(ends[0, 150], early_gate_limit(strength), 1e-6)
         for gate in ((0, 0), (400, 550), (750, 900)):
@@ -315,7 +372,13 @@ def test_gated_pathways__early_gate_never_recovers_later_gates_do_nothing():
 
 
 def test_gated_pathways__strengths_are_those_of_the_hierarchy():
-    """Eight items in a binary tree, 15 properties (one per node), each item has its ancestors': singular values of the item-property
-    matrix."""
-    items = np.array([[item >> (3 - level) == node for level in range(4) for node in range(2**level)] for item in range(8)], dtype=float)
+    """Eight items in a binary tree, 15 properties (one per node), each item has its ancestors':
+    singular values of the item-property matrix."""
+    items = np.array(
+        [
+            [item >> (3 - level) == node for level in range(4) for node in range(2**level)]
+            for item in range(8)
+        ],
+        dtype=float,
+    )
     assert_close(np.linalg.svd(items, compute_uv=False), HIERARCHY_STRENGTHS, FD)

@@ -1,14 +1,18 @@
-"""The statements of "Understanding and leveraging the learning phases", section 3: the printed formulas beside the right ones, each by a
-number."""
+"""The statements of "Understanding and leveraging the learning phases", section 3: the printed
+formulas beside the right ones, each by a number."""
 
 import math
 
 import numpy as np
 import pytest
-from adapters import approximate_loss, full_matrix, noisy_output_loss, optimal_loss, second_minimum, simulate, single_logit_loss
-from compare import EXACT, ORDER, assert_close
 
 from theory.softmax_phases import flow_time, input_variance, output_ratio, outputs, stage_boundaries
+
+from adapters import (
+    approximate_loss, full_matrix, noisy_output_loss, optimal_loss, second_minimum, simulate,
+    single_logit_loss,
+)
+from compare import EXACT, ORDER, assert_close
 
 
 def data(l, k):
@@ -22,8 +26,8 @@ def q_of(delta, l, k):
 
 
 def line_of_eq14(delta, l, k):
-    """The errors R_1, R_k, R_0 (weak), R_0 (strong) of the line through (q of strong others, 0) and (q of strong own, k), one attribute,
-    example by example."""
+    """The errors R_1, R_k, R_0 (weak), R_0 (strong) of the line through (q of strong others, 0)
+    and (q of strong own, k), one attribute, example by example."""
     q, x = q_of(delta, l, k)[:, 0], data(l, k)[:, 0]
     own, other = q[l], q[l + 1]
     squared = (x - k / (own - other) * (q - other)) ** 2
@@ -33,8 +37,8 @@ def line_of_eq14(delta, l, k):
 @pytest.mark.claim("phases_eq8", verdict="holds")
 @pytest.mark.claim("phases_eq9", verdict="fails as printed")
 def test_full_matrix__needs_the_indicator_of_the_right_class():
-    """Eq. 9 prints 1_{y'=y'}, always one: with it every weight grows alike and nothing is learned. The right indicator gives the exact
-    recursion."""
+    """Eq. 9 prints 1_{y'=y'}, always one: with it every weight grows alike and nothing is
+    learned. The right indicator gives the exact recursion."""
     l, d, k, lr, steps = 5, 10, 3, 0.1, 30
     x = np.repeat(np.eye(l), d // l, axis=1)
     x = np.concatenate([x, k * x])
@@ -46,7 +50,10 @@ def test_full_matrix__needs_the_indicator_of_the_right_class():
     own = np.kron(np.eye(l), np.ones((1, d // l)))
     assert abs((w * own).sum(1) - (w * np.roll(own, d // l, 1)).sum(1)).max() < 1e-12
     right = full_matrix(l, d, k, lr, steps)[-1]
-    assert_close((right[0] * own[0]).sum() - (right[0] * own[1]).sum(), simulate(l, d, k, lr, steps)[-1], EXACT)
+    assert_close(
+        (right[0] * own[0]).sum() - (right[0] * own[1]).sum(), simulate(l, d, k, lr, steps)[-1],
+        EXACT,
+    )
 
 
 def test_full_matrix__any_constant_start_gives_the_same_outputs():
@@ -73,7 +80,8 @@ def test_full_matrix__random_start_columns_are_independent():
 @pytest.mark.claim("phases_eq13", verdict="fails as printed")
 @pytest.mark.parametrize("l, ratio", [(10, 2.111), (100, 2.002)])
 def test_approximate_loss__eq13_weights(l, ratio):
-    """Printed: (1 - 1/2l)(R_01 + R_0k) + (1/l)(R_1 + R_k), weights that sum to 2 + 1/l. Right: (1 - 1/l)/2 and 1/(2l)."""
+    """Printed: (1 - 1/2l)(R_01 + R_0k) + (1/l)(R_1 + R_k), weights that sum to 2 + 1/l. Right:
+    (1 - 1/l)/2 and 1/(2l)."""
     delta, k = 0.7, 4
     r_1, r_k, r_01, r_0k = line_of_eq14(delta, l, k)
     right = (1 - 1 / l) / 2 * (r_01 + r_0k) + 1 / (2 * l) * (r_1 + r_k)
@@ -91,8 +99,8 @@ def test_approximate_loss__eq14_goes_through_two_points():
 
 @pytest.mark.claim("phases_eq15", verdict="fails as printed")
 def test_optimal_loss__eq15_constant():
-    """Printed (1 + k)/l; n/(2l) examples of each kind give (1 + k)/(2l). With the printed constant R(0) = .85, with the right one .7875 =
-    Var x."""
+    """Printed (1 + k)/l; n/(2l) examples of each kind give (1 + k)/(2l). With the printed
+    constant R(0) = .85, with the right one .7875 = Var x."""
     x, l, k = data(10, 4)[:, 0], 10, 4
     assert_close(((x - (1 + k) / (2 * l)) ** 2).mean(), 0.7875, EXACT)
     assert_close(((x - (1 + k) / l) ** 2).mean(), 0.85, EXACT)
@@ -102,20 +110,26 @@ def test_optimal_loss__eq15_constant():
 
 @pytest.mark.claim("phases_definition3", verdict="fails as printed")
 def test_optimal_loss__from_logits_there_are_no_phases():
-    """Definition 3 decodes from the logits with a slope for each class: exact at every t >= 1 (< 1e-20). The analysis uses q."""
+    """Definition 3 decodes from the logits with a slope for each class: exact at every t >= 1 (<
+    1e-20). The analysis uses q."""
     l, k = 10, 4
     x = data(l, k)
     for delta in simulate(l, 100, k, 0.05, 50)[1:]:
-        design = np.concatenate([delta * x + (1 - delta) / l * x.sum(1, keepdims=True), np.ones((2 * l, 1))], 1)
+        design = np.concatenate(
+            [delta * x + (1 - delta) / l * x.sum(1, keepdims=True), np.ones((2 * l, 1))], 1
+        )
         assert ((design @ np.linalg.lstsq(design, x, rcond=None)[0] - x) ** 2).mean() < 1e-20
 
 
 def test_single_logit_loss__ends_and_dip():
-    """From one logit the loss ends at (k - 1)^2/4l^2, and is 0 at Delta = 1 (g = 0): a rise of order 1/l^2, where that of the outputs q is
-    of order 1/l."""
+    """From one logit the loss ends at (k - 1)^2/4l^2, and is 0 at Delta = 1 (g = 0): a rise of
+    order 1/l^2, where that of the outputs q is of order 1/l."""
     l, k = 10, 4
     single = single_logit_loss(np.linspace(0, 60, 6000), l, k)
-    assert_close([single[0], single_logit_loss(1e9, l, k)], [(1 + k**2) * (l - 1) / (2 * l**2), (k - 1) ** 2 / (4 * l**2)], 1e-6)
+    assert_close(
+        [single[0], single_logit_loss(1e9, l, k)],
+        [(1 + k**2) * (l - 1) / (2 * l**2), (k - 1) ** 2 / (4 * l**2)], 1e-6,
+    )
     assert_close(single_logit_loss(1.0, l, k), 0.0, EXACT, 1e-12)
     assert single.max() == single[0]
     assert optimal_loss(60.0, l, k) > 5 * single_logit_loss(60.0, l, k)
@@ -126,22 +140,25 @@ def test_single_logit_loss__equals_least_squares():
     x = data(l, k)
     z = (delta * x + (1 - delta) / l * x.sum(1, keepdims=True))[:, :1]
     design = np.concatenate([z, np.ones((2 * l, 1))], 1)
-    assert_close(single_logit_loss(delta, l, k), ((design @ np.linalg.lstsq(design, x[:, 0], rcond=None)[0] - x[:, 0]) ** 2).mean(), 1e-9)
+    assert_close(
+        single_logit_loss(delta, l, k),
+        ((design @ np.linalg.lstsq(design, x[:, 0], rcond=None)[0] - x[:, 0]) ** 2).mean(), 1e-9,
+    )
 
 
 @pytest.mark.claim("phases_corollary4_limit", verdict="holds as corrected")
 @pytest.mark.parametrize("l, k", [(10, 4), (100, 3), (1000, 2)])
 def test_optimal_loss__limits(l, k):
-    """R(0) = Var x ~ k^2/2l and R(inf) = (k - 1)^2/4l (optimal), (k - 1)^2/2l (Eq. 14's line): the printed orders are right, here with
-    their constants."""
+    """R(0) = Var x ~ k^2/2l and R(inf) = (k - 1)^2/4l (optimal), (k - 1)^2/2l (Eq. 14's line):
+    the printed orders are right, here with their constants."""
     assert_close(optimal_loss(200.0, l, k), (k - 1) ** 2 / (4 * l), 1e-9)
     assert_close(approximate_loss(200.0, l, k), (k - 1) ** 2 / (2 * l), 1e-9)
 
 
 @pytest.mark.claim("phases_corollary4_shape", verdict="fails as printed")
 def test_optimal_loss__falls_at_the_first_step_then_has_a_bump():
-    """No flat phase, and not one fall and one rise: R drops at t = 1, rises to a bump, falls to a second minimum, rises. For k = 2 and
-    large l the bump exceeds the limit."""
+    """No flat phase, and not one fall and one rise: R drops at t = 1, rises to a bump, falls to
+    a second minimum, rises. For k = 2 and large l the bump exceeds the limit."""
     delta = simulate(10, 100, 4, 0.05, 3000)
     loss = optimal_loss(delta, 10, 4)
     assert loss[1] < 0.03 * loss[0]
@@ -156,19 +173,28 @@ def test_optimal_loss__falls_at_the_first_step_then_has_a_bump():
 
 @pytest.mark.claim("phases_three_phases", verdict="holds as corrected")
 def test_noisy_output_loss__three_phases_need_a_decoder_of_finite_precision():
-    """l = 10, d = 100, k = 4, lr .002, tau .03: flat for four steps, a fall to .0374 at t = 816 or so, a rise; one turn. tau = 0: three
-    turns, no flat phase."""
+    """l = 10, d = 100, k = 4, lr .002, tau .03: flat for four steps, a fall to .0374 at t = 816
+    or so, a rise; one turn. tau = 0: three turns, no flat phase."""
     delta = simulate(10, 100, 4, 0.002, 20_000)
     loss = noisy_output_loss(delta, 10, 4, 0.03)
-    assert_close(loss[[0, 4, 16, 64, 512, 4096, 20_000]], [0.787, 0.785, 0.739, 0.299, 0.041, 0.125, 0.211], 2e-3)
+    assert_close(
+        loss[[0, 4, 16, 64, 512, 4096, 20_000]], [0.787, 0.785, 0.739, 0.299, 0.041, 0.125, 0.211],
+        2e-3,
+    )
     assert abs(int(loss.argmin()) - 816) < 60
 
     def turns(values):
         signs = np.sign(np.diff(values))
         return int((signs[1:] != signs[:-1]).sum())
 
-    assert turns(loss) == 1 and turns(noisy_output_loss(delta[1:], 10, 4, 0.0)) == 2 and turns(noisy_output_loss(delta, 10, 4, 0.0)) == 3
-    assert noisy_output_loss(delta, 10, 4, 0.3)[-1] - noisy_output_loss(delta, 10, 4, 0.3).min() < 0.01  # no rise to speak of
+    assert (
+        turns(loss) == 1
+        and turns(noisy_output_loss(delta[1:], 10, 4, 0.0)) == 2
+        and turns(noisy_output_loss(delta, 10, 4, 0.0)) == 3
+    )
+    assert (
+        noisy_output_loss(delta, 10, 4, 0.3)[-1] - noisy_output_loss(delta, 10, 4, 0.3).min() < 0.01
+    )  # no rise to speak of
 
 
 def test_optimal_loss__vanishing_phases():
@@ -180,9 +206,11 @@ def test_optimal_loss__vanishing_phases():
 
 @pytest.mark.claim("phases_corollary4_window", verdict="holds as corrected")
 def test_optimal_loss__low_until_delta_is_one_over_root_l():
-    """R_approx l^2 / k^2 stays bounded to Delta = 1/sqrt l for l from 10 to 3000, and at Delta = .5 it grows with l: the printed window is
-    right and not tight."""
-    at_root = [approximate_loss(1 / math.sqrt(l), l, 4) * l**2 / 16 for l in (10, 30, 100, 300, 1000, 3000)]
+    """R_approx l^2 / k^2 stays bounded to Delta = 1/sqrt l for l from 10 to 3000, and at Delta =
+    .5 it grows with l: the printed window is right and not tight."""
+    at_root = [
+        approximate_loss(1 / math.sqrt(l), l, 4) * l**2 / 16 for l in (10, 30, 100, 300, 1000, 3000)
+    ]
     assert 0.28 < min(at_root) and max(at_root) < 0.4
     at_half = [approximate_loss(0.5, l, 4) * l**2 / 16 for l in (10, 100, 1000, 3000)]
     assert at_half[-1] > 50 * at_half[0]
@@ -191,9 +219,9 @@ def test_optimal_loss__low_until_delta_is_one_over_root_l():
 @pytest.mark.claim("phases_theorem5", verdict="fails as printed")
 @pytest.mark.claim("phases_theorem5_ratio", verdict="holds as corrected")
 def test_approximate_loss__theorem5():
-    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a data point. Right: the excess loss, |g - g_opt|^2 in
-    L2(D), is R_approx - R_opt <= R_opt, by 2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2 rho^2 (1 + rho^2)) >= 0.
-    """
+    """Printed: |g - g_opt| < 2. At k = 10, late, the two lines differ by (k - 1)/2 = 4.5 at a
+    data point. Right: the excess loss, |g - g_opt|^2 in L2(D), is R_approx - R_opt <= R_opt, by
+    2 R_opt - R_approx = (l - 1)(rho - k)^2 (rho^2 - 1) / (2 l^2 rho^2 (1 + rho^2)) >= 0."""
     l, k, delta = 4, 10, 40.0
     q, x = q_of(delta, l, k)[:, 0], data(l, k)[:, 0]
     own, other = q[l], q[l + 1]
@@ -206,16 +234,21 @@ def test_approximate_loss__theorem5():
         rho = output_ratio(delta, l, k)
         gap = (l - 1) * (rho - k) ** 2 * (rho**2 - 1) / (2 * l**2 * rho**2 * (1 + rho**2))
         assert_close(2 * optimal_loss(delta, l, k) - approximate_loss(delta, l, k), gap, 1e-9)
-        assert (gap >= 0).all() and (approximate_loss(delta, l, k) >= optimal_loss(delta, l, k) - 1e-15).all()
+        assert (gap >= 0).all() and (
+            approximate_loss(delta, l, k) >= optimal_loss(delta, l, k) - 1e-15
+        ).all()
 
 
 @pytest.mark.claim("phases_stages", verdict="holds as corrected")
 def test_second_minimum__and_the_stages():
-    """k = 2: Delta* = ln(l - 1) exactly; k = 3: a root; l = 10, k = 4: 1.43398 with q_1 = .317942. Stage 1 (q_k to 1/2) is where R RISES to
-    its bump."""
+    """k = 2: Delta* = ln(l - 1) exactly; k = 3: a root; l = 10, k = 4: 1.43398 with q_1 =
+    .317942. Stage 1 (q_k to 1/2) is where R RISES to its bump."""
     for l in (4, 10, 1000):
         assert_close(second_minimum(l, 2), math.log(l - 1), 1e-9)
-        assert_close(math.exp(second_minimum(l, 3)), ((l - 2) + math.sqrt((l - 2) ** 2 + 16 * (l - 1))) / 4, 1e-9)
+        assert_close(
+            math.exp(second_minimum(l, 3)), ((l - 2) + math.sqrt((l - 2) ** 2 + 16 * (l - 1))) / 4,
+            1e-9,
+        )
         assert_close(optimal_loss(second_minimum(l, 3), l, 3), 4 / (4 * l**2), 1e-9)
     star = second_minimum(10, 4)
     assert_close([star, outputs(star, 10, 1)], [1.4339799357, 0.317942], 1e-6)
@@ -226,10 +259,14 @@ def test_second_minimum__and_the_stages():
 
 
 def test_flow_time__matches_small_steps_and_the_tail():
-    """Steps of descent to the second minimum at a small rate (739 or so, l = 10, d = 100, k = 4, lr .002); R(inf) - R falls like 1/t."""
+    """Steps of descent to the second minimum at a small rate (739 or so, l = 10, d = 100, k = 4,
+    lr .002); R(inf) - R falls like 1/t."""
     delta = simulate(10, 100, 4, 0.002, 2000)
     reached = int((delta < second_minimum(10, 4)).sum())
-    assert abs(flow_time(second_minimum(10, 4), 10, 100, 4, 0.002) - 739.57) < 0.01 and abs(reached - 739) <= 2
+    assert (
+        abs(flow_time(second_minimum(10, 4), 10, 100, 4, 0.002) - 739.57) < 0.01
+        and abs(reached - 739) <= 2
+    )
     lr, l, d, k = 0.05, 10, 100, 4
     late = simulate(l, d, k, lr, 100_000)
     t = np.array([1_000, 10_000, 100_000])
@@ -240,8 +277,8 @@ def test_flow_time__matches_small_steps_and_the_tail():
 
 @pytest.mark.claim("phases_random_start", verdict="fails as printed")
 def test_full_matrix__random_start_is_already_decodable():
-    """Random start: "noise diminishes" holds for large t, but R(0) from all outputs is .12, not Var x = .79: the first fall belongs to the
-    deterministic start (20 seeds)."""
+    """Random start: "noise diminishes" holds for large t, but R(0) from all outputs is .12, not
+    Var x = .79: the first fall belongs to the deterministic start (20 seeds)."""
     l, d, k = 10, 100, 4
     own = np.repeat(np.eye(l), d // l, axis=1)
     x = np.concatenate([own, k * own])
@@ -254,6 +291,8 @@ def test_full_matrix__random_start_is_already_decodable():
 
     starts = [np.random.default_rng(seed).normal(size=(l, d)) / math.sqrt(d) for seed in range(20)]
     first = [loss(w) for w in starts]
-    assert abs(np.mean(first) - 0.122) < 5 * np.std(first, ddof=1) / math.sqrt(20) and max(first) < 0.3 * input_variance(l, k)
+    assert abs(np.mean(first) - 0.122) < 5 * np.std(first, ddof=1) / math.sqrt(20) and max(
+        first
+    ) < 0.3 * input_variance(l, k)
     late = [loss(full_matrix(l, d, k, 0.01, 1024, w)[-1]) for w in starts[:3]]
     assert_close(late, np.full(3, optimal_loss(simulate(l, d, k, 0.01, 1024)[-1], l, k)), 0.03)

@@ -1,34 +1,31 @@
-"""SGD's gradients near a minimum: the closed forms against PyTorch runs, and the paper's statements beside the right ones."""
+"""SGD's gradients near a minimum: the closed forms against PyTorch runs, and the paper's
+statements beside the right ones."""
 
 import itertools
 import math
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from adapters import (
-    effective_gradient,
-    full_gradient,
-    interpolating_moments,
-    mean_noise_along_gradient,
-    minibatch_second_moment,
-    quadratic_moments,
-    theorem1_bound,
-)
-from compare import AUTODIFF, EXACT, ORDER, assert_close, assert_mean
 
 from clp_min import models
 from clp_min.fisher import per_example_gradient_norms
 from clp_min.seeding import generator
 from theory.sgd import gradient_floor, printed_floor, strong_growth_bound
 
+import oracles
+from adapters import (
+    effective_gradient, full_gradient, interpolating_moments, mean_noise_along_gradient,
+    minibatch_second_moment, quadratic_moments, theorem1_bound,
+)
+from compare import AUTODIFF, EXACT, ORDER, assert_close, assert_mean
+
 D10 = dict(h=np.ones(10), s2=np.full(10, 0.1), m0=np.full(10, 2 / math.sqrt(10)))
 
 
 def torch_chains(h, s2, m0, rates, chains, seed):
-    """SGD on sum h e^2 / 2 by autograd and torch.optim, all chains at once -> squared norms of the true, stochastic, effective gradient at
-    the end."""
+    """SGD on sum h e^2 / 2 by autograd and torch.optim, all chains at once -> squared norms of
+    the true, stochastic, effective gradient at the end."""
     g = generator("cpu", seed)
     h, s2 = torch.as_tensor(h, dtype=torch.float64), torch.as_tensor(s2, dtype=torch.float64)
     theta = torch.as_tensor(m0, dtype=torch.float64).repeat(chains, 1).requires_grad_()
@@ -66,7 +63,8 @@ def test_quadratic_moments__equal_torch_sgd(h, s2, m0, rates):
 def test_quadratic_moments__equal_numpy_chains():
     h, s2, m0 = np.array([1.0, 0.3]), np.array([0.2, 1.0]), np.array([2.0, 1.0])
     for samples, exact in zip(
-        oracles.sgd_chains(h, s2, m0, [0.4] * 20, 40_000, np.random.default_rng(0)), quadratic_moments(h, s2, m0, 0.4, 20)
+        oracles.sgd_chains(h, s2, m0, [0.4] * 20, 40_000, np.random.default_rng(0)),
+        quadratic_moments(h, s2, m0, 0.4, 20),
     ):
         assert_mean(samples, exact[-1])
 
@@ -89,7 +87,9 @@ def test_quadratic_moments__acceptance_numbers():
     assert_close(true[[0, 1, 5, 20, 200]], [4, 2.6, 0.52868, 0.11163, 1 / 9], 2e-5)
     assert_close(effective - true, np.full(201, 0.1), EXACT)
     assert_close(stochastic - true, np.ones(201), EXACT)
-    true, stochastic, effective = (v[-1] for v in quadratic_moments([1, 0.1], [1, 4], [1, 1], 0.5, 3000))
+    true, stochastic, effective = (
+        v[-1] for v in quadratic_moments([1, 0.1], [1, 4], [1, 1], 0.5, 3000)
+    )
     assert_close([true, stochastic, effective], [0.43590, 5.43590, 2.50626], 1e-5)
 
 
@@ -99,13 +99,21 @@ def test_mean_noise_along_gradient__two_dimensions_and_isotropic():
         expected = (a * math.sqrt(v) + b * math.sqrt(w)) / (math.sqrt(v) + math.sqrt(w))
         assert_close(mean_noise_along_gradient(np.zeros(2), variance, s2), expected, 1e-8)
     for mu in (np.zeros(5), np.ones(5), np.array([10.0, 0, 0, 0, 0])):
-        assert_close(mean_noise_along_gradient(mu, np.array([1.0, 2, 0.1, 5, 0.01]), np.full(5, 0.3)), 0.3, EXACT)
-    assert_close(mean_noise_along_gradient(np.array([3.0, 4.0]), np.zeros(2), np.array([1.0, 2.0])), (9 + 32) / 25, EXACT)
+        assert_close(
+            mean_noise_along_gradient(mu, np.array([1.0, 2, 0.1, 5, 0.01]), np.full(5, 0.3)), 0.3,
+            EXACT,
+        )
+    assert_close(
+        mean_noise_along_gradient(np.array([3.0, 4.0]), np.zeros(2), np.array([1.0, 2.0])),
+        (9 + 32) / 25, EXACT,
+    )
 
 
 def test_mean_noise_along_gradient__by_sampling():
     rng = np.random.default_rng(0)
-    mu, variance, s2 = np.array([0.5, -1.0, 0.0]), np.array([0.2, 1.0, 3.0]), np.array([1.0, 0.2, 5.0])
+    mu, variance, s2 = (
+        np.array([0.5, -1.0, 0.0]), np.array([0.2, 1.0, 3.0]), np.array([1.0, 0.2, 5.0]),
+    )
     g = mu + rng.normal(size=(200_000, 3)) * np.sqrt(variance)
     assert_mean((g**2 * s2).sum(1) / (g**2).sum(1), mean_noise_along_gradient(mu, variance, s2))
 
@@ -118,29 +126,42 @@ def test_quadratic_moments__bad_input():
 
 @pytest.mark.claim("revisiting_lemma1", verdict="holds")
 def test_minibatch_second_moment__lemma1_by_enumeration():
-    """E|g_B|^2 <= |g|^2 + sigma^2, with equality when sigma^2 is the noise's own variance: all batches of six examples, with and without
-    replacement."""
+    """E|g_B|^2 <= |g|^2 + sigma^2, with equality when sigma^2 is the noise's own variance: all
+    batches of six examples, with and without replacement."""
     g = np.random.default_rng(0).normal(size=(6, 3)) + 1
     for batch in (1, 2, 4, 6):
-        without = np.mean([(g[list(i)].mean(0) ** 2).sum() for i in itertools.combinations(range(6), batch)])
+        without = np.mean(
+            [(g[list(i)].mean(0) ** 2).sum() for i in itertools.combinations(range(6), batch)]
+        )
         assert_close(minibatch_second_moment(g, batch), without, EXACT)
         if batch < 5:
-            replaced = np.mean([(g[list(i)].mean(0) ** 2).sum() for i in itertools.product(range(6), repeat=batch)])
+            replaced = np.mean(
+                [(g[list(i)].mean(0) ** 2).sum() for i in itertools.product(range(6), repeat=batch)]
+            )
             assert_close(minibatch_second_moment(g, batch, replacement=True), replaced, EXACT)
 
 
 def test_minibatch_second_moment__one_example_is_the_empirical_fisher_trace():
-    model, x, y = models.linear_softmax(4, 3).double(), torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
-    gradients = np.stack([full_gradient(model, x[i : i + 1], y[i : i + 1]).numpy() for i in range(5)])
-    assert_close(minibatch_second_moment(gradients, 1), per_example_gradient_norms(model, x, y).mean(), EXACT)
-    assert_close(minibatch_second_moment(gradients, 5), full_gradient(model, x, y).square().sum(), EXACT)
+    model, x, y = (
+        models.linear_softmax((4,), 3).double(), torch.randn(5, 4, dtype=torch.float64),
+        torch.tensor([0, 1, 2, 0, 1]),
+    )
+    gradients = np.stack(
+        [full_gradient(model, x[i : i + 1], y[i : i + 1]).numpy() for i in range(5)]
+    )
+    assert_close(
+        minibatch_second_moment(gradients, 1), per_example_gradient_norms(model, x, y).mean(), EXACT
+    )
+    assert_close(
+        minibatch_second_moment(gradients, 5), full_gradient(model, x, y).square().sum(), EXACT
+    )
 
 
 @pytest.mark.claim("revisiting_lemma2", verdict="fails as printed")
 @pytest.mark.parametrize("lr", [0.05, 0.2, 1.0, 1.9])
 def test_quadratic_moments__lemma2_gradient_does_not_vanish(lr):
-    """Printed: E|grad|^2 -> 0 and E|g|^2 -> sigma^2 for lr < 2/M. At a constant rate they end at M lr sigma^2/(2 - M lr) and 2 sigma^2/(2 -
-    M lr)."""
+    """Printed: E|grad|^2 -> 0 and E|g|^2 -> sigma^2 for lr < 2/M. At a constant rate they end at
+    M lr sigma^2/(2 - M lr) and 2 sigma^2/(2 - M lr)."""
     true, stochastic, _ = quadratic_moments(**D10, lr=lr, steps=600)
     assert_close(true[-1], gradient_floor(lr, 1.0, 1.0), EXACT)
     assert_close(stochastic[-1], 2 / (2 - lr), EXACT)
@@ -157,20 +178,25 @@ def test_quadratic_moments__at_twice_the_limit_nothing_converges():
 @pytest.mark.claim("revisiting_theorem1", verdict="holds as corrected")
 @pytest.mark.parametrize("lr", [0.1, 0.5, 1.0, 1.5, 1.9])
 def test_theorem1_bound__holds_and_is_sharp(lr):
-    """Mean of E|grad|^2 over T steps <= [(l_1 - inf l)/(lr T) + M lr sigma^2/2]/(1 - M lr/2); an identity with E l(theta_(T+1)) for inf l,
-    H = M I."""
+    """Mean of E|grad|^2 over T steps <= [(l_1 - inf l)/(lr T) + M lr sigma^2/2]/(1 - M lr/2); an
+    identity with E l(theta_(T+1)) for inf l, H = M I."""
     steps = 50
     true, _, _ = quadratic_moments(**D10, lr=lr, steps=steps)
     assert true[:steps].mean() <= theorem1_bound(true[0] / 2, lr, 1.0, 1.0, steps) * (1 + 1e-12)
-    assert_close(true[:steps].mean(), theorem1_bound((true[0] - true[steps]) / 2, lr, 1.0, 1.0, steps), EXACT)
+    assert_close(
+        true[:steps].mean(), theorem1_bound((true[0] - true[steps]) / 2, lr, 1.0, 1.0, steps), EXACT
+    )
 
 
 @pytest.mark.claim("revisiting_theorem1_floor", verdict="fails as printed")
 def test_theorem1_bound__printed_bound_is_crossed_beyond_one_over_m():
-    """Eq. 18 needs lr <= 1/M, not < 2/M: at lr = 1.5 the floor 3 is above the printed 1.5; at 1/M they are equal, below it the printed one
-    holds."""
+    """Eq. 18 needs lr <= 1/M, not < 2/M: at lr = 1.5 the floor 3 is above the printed 1.5; at
+    1/M they are equal, below it the printed one holds."""
     true, _, _ = quadratic_moments(**D10, lr=1.5, steps=400)
-    assert_close([true[-1], gradient_floor(1.5, 1.0, 1.0), printed_floor(1.5, 1.0, 1.0)], [3.0, 3.0, 1.5], 1e-9)
+    assert_close(
+        [true[-1], gradient_floor(1.5, 1.0, 1.0), printed_floor(1.5, 1.0, 1.0)], [3.0, 3.0, 1.5],
+        1e-9,
+    )
     assert_close(gradient_floor(1.0, 1.0, 1.0), printed_floor(1.0, 1.0, 1.0), EXACT)
     assert gradient_floor(0.5, 1.0, 1.0) < printed_floor(0.5, 1.0, 1.0)
     for bad in (0.0, 2.0):
@@ -180,13 +206,14 @@ def test_theorem1_bound__printed_bound_is_crossed_beyond_one_over_m():
 
 @pytest.mark.claim("revisiting_theorem2", verdict="fails as printed")
 def test_quadratic_moments__theorem2_effective_gradient_does_not_vanish():
-    """Printed: E|eff|^2 = E|grad|^2 -> 0. It is E|grad|^2 + E[u' Sigma u]: .21111 at a constant rate, and .1 even with steps 1/(t + 1),
-    where the gradient
-    does vanish (like 1/t)."""
+    """Printed: E|eff|^2 = E|grad|^2 -> 0. It is E|grad|^2 + E[u' Sigma u]: .21111 at a constant
+    rate, and .1 even with steps 1/(t + 1), where the gradient does vanish (like 1/t)."""
     true, _, effective = (v[-1] for v in quadratic_moments(**D10, lr=0.2, steps=300))
     assert_close([true, effective], [1 / 9, 1 / 9 + 0.1], EXACT)
     steps = 1000
-    true, stochastic, effective = quadratic_moments(**D10, lr=1 / (np.arange(steps) + 1), steps=steps)
+    true, stochastic, effective = quadratic_moments(
+        **D10, lr=1 / (np.arange(steps) + 1), steps=steps
+    )
     t = np.arange(1, steps + 1)
     assert_close(true[1:], 1 / t, EXACT)
     assert_close(effective[1:], 1 / t + 0.1, EXACT)
@@ -195,11 +222,13 @@ def test_quadratic_moments__theorem2_effective_gradient_does_not_vanish():
 
 @pytest.mark.claim("revisiting_theorem2_proof", verdict="fails as printed")
 def test_effective_gradient__square_of_the_mean_is_not_mean_of_the_square():
-    """The proof sets E[(g.grad/|grad|^2)^2] = 1; it is 1 + u' Sigma u / |grad|^2, and its square root's mean alone is 1."""
+    """The proof sets E[(g.grad/|grad|^2)^2] = 1; it is 1 + u' Sigma u / |grad|^2, and its square
+    root's mean alone is 1."""
     grad = torch.tensor([0.3, 0.4], dtype=torch.float64)
     g = (
         grad
-        + torch.randn(20_000, 2, generator=generator("cpu", 0), dtype=torch.float64) * torch.tensor([1.0, 2.0], dtype=torch.float64).sqrt()
+        + torch.randn(20_000, 2, generator=generator("cpu", 0), dtype=torch.float64)
+        * torch.tensor([1.0, 2.0], dtype=torch.float64).sqrt()
     )
     ratio = g @ grad / grad.dot(grad)
     along = (1.0 * 0.36 + 2.0 * 0.64) / 0.25
@@ -208,9 +237,12 @@ def test_effective_gradient__square_of_the_mean_is_not_mean_of_the_square():
 
 
 @pytest.mark.claim("revisiting_theorem2_corrected", verdict="holds as corrected")
-@pytest.mark.parametrize("dim, batch, lr, steps", [(10, 1, 0.05, 40), (6, 4, 0.3, 12), (3, 2, 0.5, 6)])
+@pytest.mark.parametrize(
+    "dim, batch, lr, steps", [(10, 1, 0.05, 40), (6, 4, 0.3, 12), (3, 2, 0.5, 6)]
+)
 def test_interpolating_moments__all_three_vanish_and_equal_torch_sgd(dim, batch, lr, steps):
-    """Noise that vanishes with the error (strong growth): then the effective gradient does converge with the true one. n = 20,000 runs."""
+    """Noise that vanishes with the error (strong growth): then the effective gradient does
+    converge with the true one. n = 20,000 runs."""
     moments, n, g = interpolating_moments(dim, batch, lr, steps), 20_000, generator("cpu", 3)
     e = torch.zeros(n, dim, dtype=torch.float64)
     e[:, 0] = 1
@@ -227,13 +259,18 @@ def test_interpolating_moments__all_three_vanish_and_equal_torch_sgd(dim, batch,
         assert_mean(samples, exact[-1])
     growth = 1 + (dim + 1) / batch
     if lr < 2 / growth:
-        assert moments[0][:-1].sum() <= strong_growth_bound(0.5, lr, 1.0, growth) and moments[2][-1] < moments[2][0]
+        assert (
+            moments[0][:-1].sum() <= strong_growth_bound(0.5, lr, 1.0, growth)
+            and moments[2][-1] < moments[2][0]
+        )
 
 
 def test_interpolating_moments__threshold_and_numbers():
     true, stochastic, effective = (v[40] for v in interpolating_moments(10, 1, 0.05, 40))
     assert_close([true, stochastic, effective], [0.05487, 0.65841, 0.16460], 1e-4)
-    assert_close(interpolating_moments(10, 1, 0.5, 5)[0], 3.0 ** np.arange(6), EXACT)  # although lr < 2/M = 2: assumption A4 is not met
+    assert_close(
+        interpolating_moments(10, 1, 0.5, 5)[0], 3.0 ** np.arange(6), EXACT
+    )  # although lr < 2/M = 2: assumption A4 is not met
     for lr, grows in ((0.16, False), (0.17, True)):
         assert (interpolating_moments(10, 1, lr, 9)[0][-1] > 1) == grows
 

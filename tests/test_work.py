@@ -10,50 +10,68 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-import running  # noqa: E402
+from clp_min.schedule import Phase
+from clp_min.study import work
 
-from clp_min.schedule import Phase  # noqa: E402
-
-SCRIPT = Path(__file__).parent.parent / "examples" / "revisiting_gradient.py"  # two stages, a teacher, snapshots: the hardest one
-SMOKE = [sys.executable, str(SCRIPT), "--scale", "smoke", "--seeds", "2", "--only", "revisiting_fig3", "revisiting_fig4a"]
-PLAIN = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "RANK", "WORLD", running.PARENT))}
+# two stages, a teacher, snapshots: the hardest one
+SCRIPT = Path(__file__).parent.parent / "examples" / "revisiting_gradient.py"
+SMOKE = [
+    sys.executable, str(SCRIPT), "--scale", "smoke", "--seeds", "2", "--only", "revisiting_fig3",
+    "revisiting_fig4a",
+]
+PLAIN = {
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith(("SLURM", "RANK", "WORLD", work.PARENT))
+}
 
 
 def test_share_of__argument_torchrun_and_slurm():
-    assert running.share_of(None, {}) == (0, 1) and running.share_of("2/5", {"RANK": "0", "WORLD_SIZE": "2"}) == (2, 5)
-    assert running.share_of(None, {"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
-    array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
-    assert running.share_of(None, array) == (3, 4)
+    assert work.share_of(None, {}) == (0, 1) and work.share_of(
+        "2/5", {"RANK": "0", "WORLD_SIZE": "2"}
+    ) == (2, 5)
+    assert work.share_of(None, {"RANK": "1", "WORLD_SIZE": "4"}) == (1, 4)
+    array = {
+        "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2",
+        "SLURM_ARRAY_TASK_COUNT": "4",
+    }
+    assert work.share_of(None, array) == (3, 4)
     for wrong in ("4/4", "-1/4", "1", "a/b", "0/0"):
         with pytest.raises(ValueError, match="--shard"):
-            running.share_of(wrong, {})
+            work.share_of(wrong, {})
 
 
 def test_deal__every_unit_once_and_no_share_too_long():
-    assert running.deal([5.0, 4.0, 3.0, 3.0, 3.0], 2) == [[0, 3], [1, 2, 4]]  # the longest first
+    assert work.deal([5.0, 4.0, 3.0, 3.0, 3.0], 2) == [[0, 3], [1, 2, 4]]  # the longest first
     costs = [random.Random(0).uniform(1, 10) for _ in range(31)]
     for n in (1, 2, 3, 7, 40):
-        shares = running.deal(costs, n)
+        shares = work.deal(costs, n)
         loads = [sum(costs[i] for i in share) for share in shares]
         assert sorted(i for share in shares for i in share) == list(range(31)) and len(shares) == n
-        assert max(loads) <= max(4 / 3 * sum(costs) / n, max(costs))  # Graham's bound is against the optimum; this is what it gives here
+        # Graham's bound is against the optimum; this is what it gives here
+        assert max(loads) <= max(4 / 3 * sum(costs) / n, max(costs))
 
 
 def test_units_of__seeds_sweeps_and_what_parts_at_once():
     flip = lambda x, y, g: (x, y)  # noqa: E731
-    plan = {"clean": [Phase(3)], "late": [Phase(1), Phase(2, flip)], "early": [Phase(2, flip), Phase(1)]}
-    units, costs = running.units_of([0, 1], {"a": (None, plan), "b": (None, {"clean": [Phase(4)]})}, {"a": 10.0, "b": 1.0})
-    assert [(s, label, sorted(part)) for s, label, part in units if s == 0] == [
-        (0, "a", ["clean", "late"]),
-        (0, "a", ["early"]),
-        (0, "b", ["clean"]),
+    plan = {
+        "clean": [Phase(3)], "late": [Phase(1), Phase(2, flip)],
+        "early": [Phase(2, flip), Phase(1)],
+    }
+    plans = {"a": plan, "b": {"clean": [Phase(4)]}}
+    units, costs = work.units_of([0, 1], plans, {"a": 10.0, "b": 1.0})
+    assert [(u.label, sorted(u.schedules)) for u in units if u.seed == 0] == [
+        ("a", ["clean", "late"]), ("a", ["early"]), ("b", ["clean"])
     ]
     assert sorted(costs) == sorted([50.0, 30.0, 4.0] * 2)
+    assert units[0].name("clean") == "a clean" and work.Unit(0, "", plan).name("clean") == "clean"
 
 
 def results(folder):
-    return {p.name: [json.loads(p.read_text())[k] for k in ("series", "headline", "verdict")] for p in sorted(folder.glob("*.json"))}
+    return {
+        p.name: [json.loads(p.read_text())[k] for k in ("series", "headline", "verdict")]
+        for p in sorted(folder.glob("*/*.json"))
+    }
 
 
 def finished(arguments, cwd):
@@ -63,13 +81,15 @@ def finished(arguments, cwd):
 
 
 @pytest.mark.slow
-def test_running__shares_and_workers_give_the_numbers_of_one_process(tmp_path):
+def test_work__shares_and_workers_give_the_numbers_of_one_process(tmp_path):
     assert "process" not in finished(["--workers", "1", "--out", "one"], tmp_path)
     one = results(tmp_path / "one")
     assert "process 1 of 2" in finished(["--workers", "2", "--out", "two"], tmp_path)
     assert results(tmp_path / "two") == one and len(one) == 2
-    assert "units are left to the others" in finished(["--shard", "1/3", "--out", "three"], tmp_path)
-    assert not list((tmp_path / "three").glob("*.json"))
+    assert "units are left to the others" in finished(
+        ["--shard", "1/3", "--out", "three"], tmp_path
+    )
+    assert not results(tmp_path / "three")
     finished(["--shard", "0/3", "--out", "three"], tmp_path)
     assert "are left to the others" not in finished(["--shard", "2/3", "--out", "three"], tmp_path)
     assert results(tmp_path / "three") == one and not (tmp_path / "three" / ".unfinished").exists()
@@ -77,20 +97,27 @@ def test_running__shares_and_workers_give_the_numbers_of_one_process(tmp_path):
 
 def alive(pid):
     """Whether the process exists and is no zombie."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+    ).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
 
 @pytest.mark.slow
-def test_running__workers_end_with_their_script_and_it_goes_on(tmp_path):
-    """kill -9 of the script that started a worker: the worker ends at once, in the middle of its share; the same command, in one process,
-    reaches the same numbers."""
+def test_work__workers_end_with_their_script_and_it_goes_on(tmp_path):
+    """kill -9 of the script that started a worker: the worker ends at once, in the middle of its
+    share; the same command, in one process, reaches the same numbers."""
     finished(["--workers", "1", "--seeds", "4", "--out", "whole"], tmp_path)
-    process = subprocess.Popen([*SMOKE, "--seeds", "4", "--workers", "2", "--out", "killed"], cwd=tmp_path, stdout=-3, stderr=-3, env=PLAIN)
+    process = subprocess.Popen(
+        [*SMOKE, "--seeds", "4", "--workers", "2", "--out", "killed"], cwd=tmp_path, stdout=-3,
+        stderr=-3, env=PLAIN,
+    )
     logs = lambda: list((tmp_path / "killed").glob(".unfinished/*/log*.jsonl"))  # noqa: E731
     while len(logs()) < 2 and process.poll() is None:
         time.sleep(0.1)
-    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
+    workers = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
     assert len(workers) == 1 and alive(workers[0])  # it fell inside the run
     process.kill()
     process.wait()
@@ -105,9 +132,14 @@ def test_running__workers_end_with_their_script_and_it_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_running__two_processes_on_the_same_units_do_no_harm(tmp_path):
+def test_work__two_processes_on_the_same_units_do_no_harm(tmp_path):
     """The same command started twice at once: both end well, and the numbers are right."""
     finished(["--workers", "1", "--out", "one"], tmp_path)
-    both = [subprocess.Popen([*SMOKE, "--workers", "1", "--out", "both"], cwd=tmp_path, stdout=-3, env=PLAIN) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [*SMOKE, "--workers", "1", "--out", "both"], cwd=tmp_path, stdout=-3, env=PLAIN
+        )
+        for _ in range(2)
+    ]
     codes = [process.wait() for process in both]
     assert 0 in codes and results(tmp_path / "both") == results(tmp_path / "one")

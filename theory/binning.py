@@ -1,4 +1,5 @@
-"""What binning makes of normal logits, in closed form: information that rises and falls by the scale of the logits alone."""
+"""What binning makes of normal logits, in closed form: information that rises and falls by the
+scale of the logits alone."""
 
 import math
 
@@ -6,8 +7,8 @@ import numpy as np
 
 
 def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins + 2,), "drop" (bins,), conditional on being
-    inside."""
+    """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins
+    + 2,), "drop" (bins,), conditional on being inside."""
     edges = np.linspace(low, high, bins + 1)
     cdf = np.array([0.5 * math.erfc(-edge / (scale * math.sqrt(2))) for edge in edges])
     inner = np.diff(cdf)
@@ -23,13 +24,26 @@ def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip
 
 
 def gaussian_binned_entropy(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """H(T) in bits of binned t ~ N(0, scale^2): the limit of the "per_logit" reading. With clipping it peaks at 4.81269 (scale .5871) and
-    falls to 1 bit as the scale grows; with "drop" it only rises."""
+    """H(T) in bits of binned t ~ N(0, scale^2): the limit of the "per_logit" reading. With
+    clipping it peaks at 4.81269 (scale .5871) and falls to 1 bit as the scale grows; with "drop"
+    it only rises."""
     p = gaussian_bin_probabilities(scale, bins, low, high, outside)
     p = p[p > 0]
     return float(-(p * np.log2(p)).sum())
 
 
+def gaussian_plug_in_error(scale, examples, bins=30):
+    """Standard error in bits of the plug-in entropy of that many clipped values t ~ N(0, scale^2):
+    sqrt((sum q log^2 q - (sum q log q)^2) / n)."""
+    q = gaussian_bin_probabilities(scale, bins)
+    q = q[q > 1e-300]
+    return math.sqrt(((q * np.log2(q) ** 2).sum() - (q * np.log2(q)).sum() ** 2) / examples)
+
+
 def binary_channel_information(error):
     """I(X;Y) in bits of a fair bit that is flipped with probability ``error``: 1 - H_2(error)."""
-    return 1.0 if error in (0, 1) else 1 + error * math.log2(error) + (1 - error) * math.log2(1 - error)
+    return (
+        1.0
+        if error in (0, 1)
+        else 1 + error * math.log2(error) + (1 - error) * math.log2(1 - error)
+    )

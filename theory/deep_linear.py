@@ -1,25 +1,31 @@
-"""A critical period in closed form: two pathways of a deep linear network, one of them gated for a while (Kleinman, Achille & Soatto 2023).
+"""A critical period in closed form: two pathways of a deep linear network, one of them gated for a
+while (Kleinman, Achille & Soatto 2023).
 
-In each singular mode of strength S the pathways a and b of depth D carry K = p |p|^(D-1) with balanced weights p, and
+In each singular mode of strength S the pathways a and b of depth D carry K = p |p|^(D-1) with
+balanced weights p, and
 
     dp/dt = |p|^(D-1) (S - K_a - K_b)
 
-While b is gated its weights do not learn. Gated early, a takes the whole mode, the residual is gone when the gate opens, and b never
-recovers: K_b stays where it began. Gated later, when the mode is learned, nothing happens.
+While b is gated its weights do not learn. Gated early, a takes the whole mode, the residual is gone
+when the gate opens, and b never recovers: K_b stays where it began. Gated later, when the mode is
+learned, nothing happens.
 """
 
 import numpy as np
 
 
 def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start=0.01):
-    """Euler steps of the two equations; b does not learn for gate[0] <= t < gate[1]. strength (modes,) or a number, start the first K of
-    both.
+    """Euler steps of the two equations; b does not learn for gate[0] <= t < gate[1]. strength
+    (modes,) or a number, start the first K of both.
 
     -> (K_a, K_b), each (steps + 1, modes).
     """
     strength = np.atleast_1d(np.asarray(strength, dtype=np.float64))
     if depth < 2 or dt <= 0 or duration < dt or start <= 0:
-        raise ValueError(f"need depth >= 2 and positive dt, duration, start; got {depth}, {dt}, {duration}, {start}")
+        raise ValueError(
+            f"need depth >= 2 and positive dt, duration, start; got {depth}, {dt}, {duration},"
+            f" {start}"
+        )
     steps = round(duration / dt)
     opens, closes = round(gate[0] / dt), round(gate[1] / dt)
     p = np.full((2, len(strength)), start ** (1 / depth))
@@ -33,8 +39,11 @@ def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start
 
 
 def early_gate_limit(strength, start=0.01):
-    """(K_a, K_b) after an early gate that lasts until a has learned the mode: (S - start, start)."""
+    """(K_a, K_b) after an early gate that lasts until a has learned the mode: (S - start,
+    start)."""
     return strength - start, start
 
 
-HIERARCHY_STRENGTHS = np.sqrt([15.0, 7.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0])  # of the eight-item hierarchy's input-output matrix
+HIERARCHY_STRENGTHS = np.sqrt(
+    [15.0, 7.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0]
+)  # of the eight-item hierarchy's input-output matrix

@@ -1,30 +1,36 @@
 """SGD near a minimum: exact second moments of the true, the stochastic and the effective gradient.
 
-"Revisiting critical learning periods", Lemmas 1-2, Theorems 1-2. The effective gradient is the stochastic one projected on the true one
-(Definition 1); with u = grad / |grad| and Sigma the covariance of the noise, conditional on theta,
+"Revisiting critical learning periods", Lemmas 1-2, Theorems 1-2. The effective gradient is the
+stochastic one projected on the true one (Definition 1); with u = grad / |grad| and Sigma the
+covariance of the noise, conditional on theta,
 
     E |stochastic|^2 = |grad|^2 + Tr Sigma          E |effective|^2 = |grad|^2 + u' Sigma u
 
-so neither vanishes with the true gradient unless the noise does. Theorem 2 prints E |effective|^2 = E |grad|^2: it takes the square of a
-mean for the mean of a square.
+so neither vanishes with the true gradient unless the noise does. Theorem 2 prints E |effective|^2 =
+E |grad|^2: it takes the square of a mean for the mean of a square.
 """
 
 import numpy as np
 
 
 def quadratic_moments(h, s2, m0, lr, steps):
-    """Loss sum h_i (theta - theta*)_i^2 / 2, gradient h (theta - theta*) + noise N(0, diag s2), started at theta* + m0.
+    """Loss sum h_i (theta - theta*)_i^2 / 2, gradient h (theta - theta*) + noise N(0, diag s2),
+    started at theta* + m0.
 
-    h, s2, m0 (D,); lr a number or one per step (steps,). -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,), at steps
+    h, s2, m0 (D,); lr a number or one per step (steps,). -> (E|grad|^2, E|stochastic|^2,
+    E|effective|^2), each (steps + 1,), at steps
     0..steps.
     theta_t - theta* is normal with mean m_t and variance v_t per coordinate:
         m_(t+1) = (1 - lr h) m_t          v_(t+1) = (1 - lr h)^2 v_t + lr^2 s2
-    E[u' Sigma u] is a one-dimensional integral (``mean_noise_along_gradient``). ValueError: shapes, h or s2 negative, a zero gradient at
+    E[u' Sigma u] is a one-dimensional integral (``mean_noise_along_gradient``).
+    ValueError: shapes, h or s2 negative, a zero gradient at
     the start.
     """
     h, s2, m = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (h, s2, m0))
     if not h.shape == s2.shape == m.shape or h.ndim != 1:
-        raise ValueError(f"h, s2 and m0 must be vectors of one length, got {h.shape}, {s2.shape}, {m.shape}")
+        raise ValueError(
+            f"h, s2 and m0 must be vectors of one length, got {h.shape}, {s2.shape}, {m.shape}"
+        )
     if (h < 0).any() or (s2 < 0).any() or not (h * m).any():
         raise ValueError("h and s2 must not be negative, and the gradient h * m0 must not be zero")
     rates = np.broadcast_to(np.asarray(lr, dtype=np.float64), (steps,))
@@ -34,14 +40,17 @@ def quadratic_moments(h, s2, m0, lr, steps):
         means[t + 1] = (1 - rate * h) * means[t]
         variances[t + 1] = (1 - rate * h) ** 2 * variances[t] + rate**2 * s2
     true = (h**2 * (means**2 + variances)).sum(1)
-    along = np.array([mean_noise_along_gradient(h * mu, h**2 * v, s2) for mu, v in zip(means, variances)])
+    along = np.array(
+        [mean_noise_along_gradient(h * mu, h**2 * v, s2) for mu, v in zip(means, variances)]
+    )
     return true, true + s2.sum(), true + along
 
 
 def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
     """E[u' diag(s2) u], u = g / |g|, g ~ N(mu, diag variance), all (D,): no sampling.
 
-    From 1/|g|^2 = int_0^inf exp(-x |g|^2) dx:  int exp(-x sum mu^2/a) prod a^(-1/2) sum s2 (variance/a + mu^2/a^2) dx,  a = 1 + 2 x
+    From 1/|g|^2 = int_0^inf exp(-x |g|^2) dx:
+        int exp(-x sum mu^2/a) prod a^(-1/2) sum s2 (variance/a + mu^2/a^2) dx,  a = 1 + 2 x
     variance.
     Trapezoidal rule in log x, which converges exponentially for this integrand.
     """
@@ -52,15 +61,19 @@ def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
     log_x = np.linspace(-40, 70, nodes)
     a = 1 + 2 * np.exp(log_x)[:, None] * variance
     exponent = log_x - np.exp(log_x) * (mu**2 / a).sum(1) - 0.5 * np.log(a).sum(1)
-    return float((np.exp(exponent) * (s2 * (variance / a + mu**2 / a**2)).sum(1)).sum() * (log_x[1] - log_x[0]))
+    return float(
+        (np.exp(exponent) * (s2 * (variance / a + mu**2 / a**2)).sum(1)).sum()
+        * (log_x[1] - log_x[0])
+    )
 
 
 def interpolating_moments(dim, batch, lr, steps):
-    """Least squares that can be fitted exactly: gradient (1/B) sum_i x_i x_i' e, x ~ N(0, I_dim), |e_0|^2 = 1: noise vanishes with the
-    error.
+    """Least squares that can be fitted exactly: gradient (1/B) sum_i x_i x_i' e, x ~ N(0, I_dim),
+    |e_0|^2 = 1: noise vanishes with the error.
 
-    -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,): r^t, (1 + (dim + 1)/B) r^t, (1 + 2/B) r^t with
-    r = 1 - 2 lr + lr^2 (1 + (dim + 1)/B). All vanish iff lr < 2 / (1 + (dim + 1)/B), the strong-growth condition.
+    -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,): r^t, (1 + (dim + 1)/B) r^t,
+    (1 + 2/B) r^t with r = 1 - 2 lr + lr^2 (1 + (dim + 1)/B). All vanish iff lr < 2 / (1 + (dim +
+    1)/B), the strong-growth condition.
     """
     if dim < 1 or batch < 1:
         raise ValueError(f"dim and batch must be at least 1, got {dim} and {batch}")
@@ -70,33 +83,39 @@ def interpolating_moments(dim, batch, lr, steps):
 
 
 def gradient_floor(lr, smoothness, variance):
-    """Limit of E|grad|^2 at a constant learning rate, H = M I, noise of total variance sigma^2: M lr sigma^2 / (2 - M lr)."""
+    """Limit of E|grad|^2 at a constant learning rate, H = M I, noise of total variance sigma^2:
+    M lr sigma^2 / (2 - M lr)."""
     return smoothness * lr * variance / (2 - smoothness * lr)
 
 
 def printed_floor(lr, smoothness, variance):
-    """What Eq. 20 leaves over for T -> infinity, and then drops: M sigma^2 lr. Below the true floor as soon as lr > 1/M."""
+    """What Eq. 20 leaves over for T -> infinity, and then drops: M sigma^2 lr. Below the true
+    floor as soon as lr > 1/M."""
     return smoothness * variance * lr
 
 
 def theorem1_bound(loss_gap, lr, smoothness, variance, steps):
-    """Corrected Theorem 1: mean over t <= T of E|grad|^2 <= [(l_1 - inf l) / (lr T) + M lr sigma^2 / 2] / (1 - M lr / 2), lr < 2/M."""
+    """Corrected Theorem 1: mean over t <= T of E|grad|^2 <= [(l_1 - inf l) / (lr T) + M lr
+    sigma^2 / 2] / (1 - M lr / 2), lr < 2/M."""
     if not 0 < lr < 2 / smoothness:
         raise ValueError(f"lr must lie in (0, {2 / smoothness}), got {lr}")
     return (loss_gap / (lr * steps) + smoothness * lr * variance / 2) / (1 - smoothness * lr / 2)
 
 
 def strong_growth_bound(loss_gap, lr, smoothness, growth):
-    """Corrected Theorem 2: if E|g|^2 <= growth |grad|^2 and lr < 2/(growth M), then sum_t E|grad|^2 <= this, so all three norms vanish."""
+    """Corrected Theorem 2: if E|g|^2 <= growth |grad|^2 and lr < 2/(growth M), then sum_t
+    E|grad|^2 <= this, so all three norms vanish."""
     if not 0 < lr < 2 / (growth * smoothness):
         raise ValueError(f"lr must lie in (0, {2 / (growth * smoothness)}), got {lr}")
     return loss_gap / (lr * (1 - smoothness * growth * lr / 2))
 
 
 def minibatch_second_moment(gradients, batch, replacement=False):
-    """E|g_B|^2 of the mean of a random batch of the per-example gradients (N, p): |g|^2 + (mean |g_i|^2 - |g|^2) / B * (N - B)/(N - 1).
+    """E|g_B|^2 of the mean of a random batch of the per-example gradients (N, p): |g|^2 + (mean
+    |g_i|^2 - |g|^2) / B * (N - B)/(N - 1).
 
-    The last factor belongs to drawing without replacement. At B = 1 it is the trace of the empirical Fisher information.
+    The last factor belongs to drawing without replacement. At B = 1 it is the trace of the
+    empirical Fisher information.
     """
     gradients = np.asarray(gradients, dtype=np.float64)
     n = len(gradients)

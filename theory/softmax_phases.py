@@ -1,10 +1,12 @@
 """Linear softmax on data with weak and strong features: the learning phases in closed form.
 
-"Understanding and leveraging the learning phases of neural networks", section 3. Data (Eq. 1): l classes, d attributes, d/l of them own
-each class; an example of class y has its own attributes at 1 (weak) or at k (strong), half of the examples each, all others at 0.
-Gradient descent with the deterministic start (Assumption 2) moves two numbers: f, each own weight, and g, each other weight, with
-f + (l - 1) g = 1. So everything is a function of Delta = f - g: the sum of a class's own weights over the others'.
-Reconstruction R is the mean squared error per attribute of a linear decoder from the softmax outputs q.
+"Understanding and leveraging the learning phases of neural networks", section 3. Data (Eq. 1): l
+classes, d attributes, d/l of them own each class; an example of class y has its own attributes at 1
+(weak) or at k (strong), half of the examples each, all others at 0. Gradient descent with the
+deterministic start (Assumption 2) moves two numbers: f, each own weight, and g, each other weight,
+with f + (l - 1) g = 1. So everything is a function of Delta = f - g: the sum of a class's own
+weights over the others'. Reconstruction R is the mean squared error per attribute of a linear
+decoder from the softmax outputs q.
 """
 
 import numpy as np
@@ -21,9 +23,10 @@ def _check_run(lr, steps):
 
 
 def simulate(l, d, k, lr, steps):
-    """Delta at steps 0..steps, (steps + 1,): the exact full-batch gradient descent for any l, d, in one scalar per step.
+    """Delta at steps 0..steps, (steps + 1,): the exact full-batch gradient descent for any l, d, in
+    one scalar per step.
 
-    Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)],   Delta_0 = 0
+    Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)], Delta_0 = 0
     """
     _check(l, d, k)
     _check_run(lr, steps)
@@ -35,9 +38,11 @@ def simulate(l, d, k, lr, steps):
 
 
 def full_matrix(l, d, k, lr, steps, w0=None):
-    """The same descent on the whole matrix of weights, (steps + 1, l, d), for any start w0 (l, d); None: all weights 1/d.
+    """The same descent on the whole matrix of weights, (steps + 1, l, d), for any start w0 (l, d);
+    None: all weights 1/d.
 
-    Row c of W gives the logit of class c; attribute j belongs to class j // (d / l). The 2l distinct examples are equally likely.
+    Row c of W gives the logit of class c; attribute j belongs to class j // (d / l). The 2l
+    distinct examples are equally likely.
     """
     _check(l, d, k)
     _check_run(lr, steps)
@@ -55,7 +60,8 @@ def full_matrix(l, d, k, lr, steps, w0=None):
 
 
 def outputs(delta, l, v):
-    """q_v: softmax output of the own class for an example of strength v (1 or k): e^(v Delta) / (e^(v Delta) + l - 1)."""
+    """q_v: softmax output of the own class for an example of strength v (1 or k): e^(v Delta) /
+    (e^(v Delta) + l - 1)."""
     return 1 / (1 + (l - 1) * np.exp(-v * np.asarray(delta, dtype=np.float64)))
 
 
@@ -66,19 +72,22 @@ def _excess(delta, l, v):
 
 
 def output_ratio(delta, l, k):
-    """rho = u_k / u_1, how far apart strong and weak examples are in the outputs: k as Delta -> 0, 1 as Delta -> infinity."""
+    """rho = u_k / u_1, how far apart strong and weak examples are in the outputs: k as Delta ->
+    0, 1 as Delta -> infinity."""
     _check(l, l, k)
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
     return np.where(weak == 0, float(k), strong / np.where(weak == 0, 1.0, weak))
 
 
 def input_variance(l, k):
-    """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) - ((1 + k)/(2l))^2."""
+    """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) -
+    ((1 + k)/(2l))^2."""
     return (1 + k**2) / (2 * l) - ((1 + k) / (2 * l)) ** 2
 
 
 def optimal_loss(delta, l, k):
-    """R_opt: least squares with intercept from the outputs q, exact; like delta. R(0) = ``input_variance``.
+    """R_opt: least squares with intercept from the outputs q, exact; like delta. R(0) =
+    ``input_variance``.
 
         R_opt = [(k - 1)^2 / 2 + (l - 1)(rho - k)^2 / (1 + rho^2)] / (2 l^2)
     Smallest, (k - 1)^2 / 4l^2, at rho = k; (k - 1)^2 / 4l as Delta -> infinity.
@@ -89,42 +98,52 @@ def optimal_loss(delta, l, k):
 
 
 def approximate_loss(delta, l, k):
-    """R of the paper's approximate decoder, the line through its two mean outputs (Eq. 10-15, corrected); R_opt <= it <= 2 R_opt for t >=
-    1.
+    """R of the paper's approximate decoder, the line through its two mean outputs (Eq. 10-15,
+    corrected); R_opt <= it <= 2 R_opt for t >= 1.
 
     R = [((l - 1)(rho - k)/rho - (k - 1))^2 + (l - 1) k^2 (rho - 1)^2 / rho^2] / (2 l^3)
     """
     rho = output_ratio(delta, l, k)
-    loss = (((l - 1) * (rho - k) / rho - (k - 1)) ** 2 + (l - 1) * k**2 * (rho - 1) ** 2 / rho**2) / (2 * l**3)
+    loss = (
+        ((l - 1) * (rho - k) / rho - (k - 1)) ** 2 + (l - 1) * k**2 * (rho - 1) ** 2 / rho**2
+    ) / (2 * l**3)
     return np.where(np.asarray(delta) == 0, input_variance(l, k), loss)
 
 
 def noisy_output_loss(delta, l, k, tau):
-    """R when the decoder sees the class's output q_c with noise of standard deviation tau: Var x - Cov^2 / (Var q + tau^2).
+    """R when the decoder sees the class's output q_c with noise of standard deviation tau: Var x -
+    Cov^2 / (Var q + tau^2).
 
     Finite precision is what makes the flat first phase; without it R falls at the first step.
     """
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
     covariance = (weak + k * strong) / (2 * l)
     variance = (weak**2 + strong**2) / (2 * (l - 1))
-    return input_variance(l, k) - covariance**2 / np.where(variance + tau**2 == 0, 1.0, variance + tau**2)
+    return input_variance(l, k) - covariance**2 / np.where(
+        variance + tau**2 == 0, 1.0, variance + tau**2
+    )
 
 
 def logit_loss(delta, l, k, tau):
-    """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the increase belongs to the softmax outputs."""
+    """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the
+    increase belongs to the softmax outputs."""
     delta = np.asarray(delta, dtype=np.float64)
     second, w = (1 + k**2) / 2, (k - 1) ** 2 / 4
-    return ((l - 1) * second / l * tau**2 / (delta**2 * second / l + tau**2) + w / l * tau**2 / (w / l + tau**2)) / l
+    return (
+        (l - 1) * second / l * tau**2 / (delta**2 * second / l + tau**2)
+        + w / l * tau**2 / (w / l + tau**2)
+    ) / l
 
 
 def stage_boundaries(l, k):
-    """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l - 1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
+    """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l -
+    1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
     return np.log(l - 1) / k, np.log(l - 1)
 
 
 def second_minimum(l, k):
-    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after
-    t = 1."""
+    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection.
+    nan for l = 2, where R_opt only rises after t = 1."""
     _check(l, l, k)
     if l == 2 or k == 1:
         return np.nan
@@ -136,7 +155,8 @@ def second_minimum(l, k):
 
 
 def flow_time(delta, l, d, k, lr, nodes=20_001):
-    """Steps of gradient flow from 0 to Delta: (2l / lr d) int_0^Delta ds / sum_v v/(e^(v s) + l - 1), by Simpson's rule."""
+    """Steps of gradient flow from 0 to Delta: (2l / lr d) int_0^Delta ds / sum_v v/(e^(v s) + l
+    - 1), by Simpson's rule."""
     s = np.linspace(0, delta, nodes)
     slowness = 1 / sum(v / (np.exp(np.minimum(v * s, 700)) + l - 1) for v in (1, k))
     weights = np.where(np.arange(nodes) % 2 == 1, 4.0, 2.0)
@@ -145,12 +165,50 @@ def flow_time(delta, l, d, k, lr, nodes=20_001):
 
 
 def single_logit_loss(delta, l, k):
-    """R of least squares from the class's own logit alone: (1 + k^2)(l - 1)/(2 l^2) at the start, (k - 1)^2/4l^2 in the end.
+    """R of least squares from the class's own logit alone: (1 + k^2)(l - 1)/(2 l^2) at the start,
+    (k - 1)^2/4l^2 in the end.
 
-    At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too, but of order 1/l^2, not 1/l.
+    At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too,
+    but of order 1/l^2, not 1/l.
     """
     delta = np.asarray(delta, dtype=np.float64)
     f, g, first, second = (1 + (l - 1) * delta) / l, (1 - delta) / l, (1 + k) / 2, (1 + k**2) / 2
     covariance = second * f / l - first**2 / l**2
     variance = second * (f**2 + (l - 1) * g**2) / l - first**2 / l**2
     return input_variance(l, k) - covariance**2 / variance
+
+
+def optimal_line(delta, l, k):
+    """The optimal decoder x = a + b q of one attribute, at one Delta, with the four kinds of
+    examples.
+
+    -> (outputs q (4,), attributes x (4,) = 0, 0, 1, k, decoded x (4,), mean squared error). The
+    first two are weak and strong examples of the other classes.
+    """
+    weak, strong = float(outputs(delta, l, 1)), float(outputs(delta, l, k))
+    q = np.array([(1 - weak) / (l - 1), (1 - strong) / (l - 1), weak, strong])
+    x, share = np.array([0, 0, 1, k]), np.array([l - 1, l - 1, 1, 1]) / (2 * l)
+    centred = q - share @ q
+    slope = (share * centred * (x - share @ x)).sum() / (share * centred**2).sum()
+    decoded = share @ x + slope * centred
+    return q, x, decoded, float((share * (decoded - x) ** 2).sum())
+
+
+def fitted_losses(weights, k):
+    """Least-squares reconstruction from the outputs of any weights (l, d), not only the exact
+    solution's.
+
+    -> (R from all outputs q, R from each class's own output q_c), means over attributes.
+    """
+    l, d = weights.shape
+    weak = np.repeat(np.eye(l), d // l, axis=1)
+    x = np.concatenate([weak, k * weak])
+    z = x @ weights.T
+    q = np.exp(z - z.max(1, keepdims=True))
+    q /= q.sum(1, keepdims=True)
+    design = np.concatenate([q, np.ones((len(q), 1))], 1)
+    fitted = design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    attributes = x[:, :: d // l] - x[:, :: d // l].mean(0)  # one of each class: (2 l, l)
+    columns = q - q.mean(0)
+    explained = (columns * attributes).sum(0) ** 2 / (columns**2).sum(0) / len(x)
+    return ((fitted - x) ** 2).mean(), ((attributes**2).mean(0) - explained).mean()

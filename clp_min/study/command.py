@@ -1,6 +1,8 @@
-"""What every script shares: arguments, data, results. (No experiment is here.)"""
+"""Command line → Study: what a script was asked to do, with which data and settings, what it
+found."""
 
 import argparse
+import ast
 import contextlib
 import functools
 import hashlib
@@ -10,250 +12,328 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it --deterministic raises on CUDA
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin make a busy machine many times slower
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or --deterministic raises on CUDA
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import clp_min  # noqa: E402
-import running  # noqa: E402
-from clp_min import data, synthetic  # noqa: E402
-from clp_min.plot import draw_panel  # noqa: E402
-from clp_min.record import Log, write_json  # noqa: E402
+from clp_min import files, synthetic  # noqa: E402
+from clp_min.data import Dataset, load  # noqa: E402
+from clp_min.study import plot, work  # noqa: E402
+from clp_min.study.panel import Panel  # noqa: E402
+from clp_min.study.record import Log, Results, write_atomically, write_json  # noqa: E402
 
-SYNTHETIC = {"textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters, "teacher": synthetic.teacher}
-REAL_SHAPES = {
-    "cifar10": (50_000, 3, 32),
-    "cifar100": (50_000, 3, 32),
-    "mnist": (60_000, 1, 28),
-    "fashion_mnist": (60_000, 1, 28),
-    "tiny_imagenet": (100_000, 3, 64),
-    "tiny_imagenet50": (25_000, 3, 64),
+SYNTHETIC = {
+    "textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters,
+    "teacher": synthetic.teacher,
+}
+OPTIONS = {  # flag -> keywords of add_argument
+    "--scale": dict(
+        choices=["smoke", "quick", "paper"], default="quick",
+        help="seconds / minutes on a CPU / the published experiment on CUDA (default: quick)",
+    ),
+    "--data-dir": dict(
+        default=os.environ.get("CLP_DATA"),
+        help="folder with the original files of real sets (default: CLP_DATA)",
+    ),
+    "--download": dict(action="store_true", help="fetch a missing real data set into --data-dir"),
+    "--train-size": dict(type=int, help="use a stratified subset of this many training examples"),
+    "--seeds": dict(type=int, help="number of seeds, 0..n-1 (default: the scale's)"),
+    "--device": dict(
+        help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)"
+    ),
+    "--workers": dict(
+        type=int,
+        help="processes that share the work on this machine (default: at quick scale on a CPU"
+        " one per core, else one; not with --shard)",
+    ),
+    "--threads": dict(
+        type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)"
+    ),
+    "--shard": dict(
+        metavar="i/n",
+        help="do the i-th of n shares, 0 <= i < n (default: what torchrun or a Slurm array say)",
+    ),
+    "--deterministic": dict(
+        action="store_true", help="bit-for-bit repeatable on CUDA too (slower)"
+    ),
+    "--out": dict(type=Path, default=Path("results"), help="folder of results (default: results)"),
+    "--format": dict(
+        nargs="+", choices=["png", "pdf", "svg"], default=["png"],
+        help="formats of the figures (default: png)",
+    ),
+    "--dry-run": dict(action="store_true", help="print the cost, do one real training step, stop"),
+    "--plot": dict(
+        action="store_true", help="redraw the figures from their results files, without training"
+    ),
 }
 
 
-@dataclass
-class Run:
-    """One call of a script: its arguments, settings, panels asked for, log, and when it started."""
+class Study:
+    """One call of a script: the panels asked for, their settings, data and results.
 
-    script: str
-    arguments: argparse.Namespace
-    config: object
-    panels: list
-    seeds: list
-    log: Log
-    work: Path
-    variant: str = ""
-    argv: list = field(default_factory=list)
-    share: tuple = (0, 1)
-    units: list = field(default_factory=list)  # (seed, label, schedules) of all shares
-    mine: list = field(default_factory=list)  # those of this process
-    workers: list = field(default_factory=list)  # processes that this one started
-    loaded: dict = field(default_factory=dict)  # real data sets
-    started: float = field(default_factory=time.monotonic)
-    epochs_done: int = 0
-    epochs_planned: int = 0
-    last_print: float = 0.0
+    script   the script's __file__; its docstring is the help
+    panels   its panel functions, Study -> Panel
+    configs  (data, scale) -> settings; the default set is the first one of the scale
+    options  (flag, keywords of add_argument, note for the results' folder) of its own flags
+
+    Attributes: ``config``, ``seeds``, ``results`` (arrays, seeds first), ``log`` (to add to),
+    ``arguments`` (as parsed), ``data`` and ``scale`` (names), ``variant``, ``device``, ``folder``
+    (of what is unfinished). A run is a schedule with a seed; a study has many.
+    """
+
+    def __init__(self, script, panels, configs, argv=None, options=()):
+        self.script, self.argv = Path(script), sys.argv[1:] if argv is None else argv
+        self.started, self.work, self.loaded, self.sizes = time.monotonic(), None, {}, {}
+        self.classes = None  # of the study's data set, once it is loaded
+        self.arguments = parse(self.script, panels, configs, self.argv, options)
+        arguments = self.arguments
+        # data, settings, panels
+        self.scale, self.variant = arguments.scale, _variant(arguments, options)
+        default = {scale: data for data, scale in reversed(configs)}  # the first one listed
+        self.data = arguments.data or default["paper" if self.scale == "paper" else "quick"]
+        if (self.data, self.scale) not in configs:
+            possible = ", ".join(f"--data {d} --scale {s}" for d, s in configs)
+            raise ValueError(
+                f"no settings for --data {self.data} --scale {self.scale}; there are: {possible}"
+            )
+        self.config = configs[self.data, self.scale]
+        self.seeds = list(range(arguments.seeds or self.config.seeds))
+        self.panels = [panel for panel in panels if panel.__name__ in arguments.only]
+        self.is_default = (self.data, self.scale, self.variant) == (default["quick"], "quick", "")
+        # the machine
+        self.share = work.share_of(arguments.shard, os.environ)
+        self.device = _usable_device(arguments)
+        if arguments.threads or self.scale != "paper":  # small nets: more threads only wait
+            torch.set_num_threads(arguments.threads or 1)
+        torch.use_deterministic_algorithms(arguments.deterministic)
+        if work.PARENT in os.environ:
+            work.end_with_parent()
+        # the log
+        if arguments.plot:
+            self.replot()
+            raise SystemExit(0)
+        name = f"{self.script.stem}.{self.data}.{self.scale}.{self._key()}"
+        self.folder = arguments.out / ".unfinished" / name
+        if self.folder.exists() and self.share[1] == 1 and not arguments.dry_run:
+            print(f"going on with the unfinished study in {self.folder}")
+        shard = "" if self.share[1] == 1 else f"-{self.share[0]}of{self.share[1]}"
+        self.log = Log(None if arguments.dry_run else self.folder / f"log{shard}.jsonl")
+        work.read_logs(self)
+        self.results = Results(self.log, self.seeds)
 
     def wants(self, *panels):
         """Whether any of these panel functions was asked for."""
         return any(panel in self.panels for panel in panels)
 
+    def leave_out(self, panel, reason):
+        """Do not make this panel. ValueError if no other was asked for."""
+        if self.wants(panel):
+            self.panels = [other for other in self.panels if other is not panel]
+            if not self.panels:
+                raise ValueError(f"{panel.__name__} {reason}")
+            print(f"{panel.__name__} {reason}: left out")
 
-def start(script, doc, panels, configs, argv=None, options=()):
-    """Read the command line -> Run. configs: (data, scale) -> settings; options: (flag, add_argument keywords, note for the results).
+    # ---- training
 
-    --plot redraws from results files and ends the program.
-    """
-    names = [panel.__name__ for panel in panels]
-    parser = argparse.ArgumentParser(prog=Path(script).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--scale",
-        choices=["smoke", "quick", "paper"],
-        default="quick",
-        help="seconds / minutes on a CPU / the published experiment on CUDA (default: quick)",
-    )
-    parser.add_argument("--only", nargs="+", metavar="PANEL", choices=names, default=names, help="panels to make, of: " + ", ".join(names))
-    parser.add_argument(
-        "--data",
-        choices=list(dict.fromkeys(d for d, _ in configs)),
-        help="data set (default: the synthetic one; at paper scale the paper's)",
-    )
-    parser.add_argument(
-        "--data-dir", default=os.environ.get("CLP_DATA"), help="folder with the original files of real sets (default: CLP_DATA)"
-    )
-    parser.add_argument("--download", action="store_true", help="fetch a missing real data set into --data-dir")
-    parser.add_argument("--train-size", type=int, help="use a stratified subset of this many training examples")
-    parser.add_argument("--seeds", type=int, help="number of seeds, 0..n-1 (default: the scale's)")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes that share the work on this machine (default: at quick scale on a CPU one per core, else one; not with --shard)",
-    )
-    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)")
-    parser.add_argument("--shard", metavar="i/n", help="do the i-th of n shares, 0 <= i < n (default: what torchrun or a Slurm array say)")
-    parser.add_argument("--deterministic", action="store_true", help="bit-for-bit repeatable on CUDA too (slower)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of results (default: results)")
-    parser.add_argument("--dry-run", action="store_true", help="print the cost, do one real training step, stop")
-    parser.add_argument("--plot", action="store_true", help="redraw the figures from their results files, without training")
-    for flag, keywords, _ in options:
-        parser.add_argument(flag, **keywords)
-    arguments = parser.parse_args(argv)
-    synthetic_default = next(d for d, s in configs if s == "quick")
-    arguments.data = arguments.data or (next(d for d, s in configs if s == "paper") if arguments.scale == "paper" else synthetic_default)
-    if (arguments.data, arguments.scale) not in configs:
-        possible = ", ".join(f"--data {d} --scale {s}" for d, s in configs)
-        raise ValueError(f"no settings for --data {arguments.data} --scale {arguments.scale}; there are: {possible}")
-    config = configs[arguments.data, arguments.scale]
-    seeds = config.seeds if arguments.seeds is None else arguments.seeds
-    for flag in ("seeds", "threads", "workers", "train_size"):
-        if getattr(arguments, flag) is not None and getattr(arguments, flag) < 1:
-            raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {getattr(arguments, flag)}")
-    share = running.share_of(arguments.shard, os.environ)
-    if running.PARENT in os.environ:
-        running.end_with_parent()
-    cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
-    arguments.device = arguments.device or (cuda if arguments.scale == "paper" and torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {arguments.device} cannot be used here ({str(error).splitlines()[0]})") from None
-    if arguments.threads or arguments.scale != "paper":  # these nets are small: more threads only wait for each other
-        torch.set_num_threads(arguments.threads or 1)
-    torch.use_deterministic_algorithms(arguments.deterministic)
-    given = {flag: getattr(arguments, flag.lstrip("-").replace("-", "_")) for flag, *_ in options}
-    notes = [note.format(given[flag]) for flag, _, note in options if given[flag] not in (None, False)]
-    variant = "-".join([f"n{arguments.train_size}"] * bool(arguments.train_size) + notes)
-    arguments.is_default = arguments.data == synthetic_default and arguments.scale == "quick" and not variant
-    chosen = [panel for panel in panels if panel.__name__ in arguments.only]
-    key = hashlib.sha256(
-        json.dumps(
-            [asdict_of(config), arguments.only, arguments.data, torch.device(arguments.device).type, variant, _sources(script)]
-        ).encode()
-    ).hexdigest()[:10]
-    work = arguments.out / ".unfinished" / f"{Path(script).stem}.{arguments.data}.{arguments.scale}.{key}"
-    run = Run(
-        str(script), arguments, config, chosen, list(range(seeds)), Log(), work, variant, sys.argv[1:] if argv is None else argv, share
-    )
-    if arguments.plot:
-        replot(run)
-        raise SystemExit(0)
-    if not arguments.dry_run:
-        if work.exists() and share[1] == 1:
-            print(f"going on with the unfinished run in {work}")
-        work.mkdir(parents=True, exist_ok=True)
-        run.log = Log(work / ("log.jsonl" if share[1] == 1 else f"log-{share[0]}of{share[1]}.jsonl"))
-        running.read_logs(run)
-    return run
+    def units(self, prepare, schedules, disk=0.0, before=None):
+        """Yield this process's units (work.Unit) that are still to do; done when the next is asked
+        for.
 
+        prepare    (study, seed, label) -> (Dataset, Setup); without label if there is one net
+        schedules  name -> phases; for several nets label -> (name -> phases)
+        disk, before: see work.Work
+        """
+        one_net = all(isinstance(phases, list) for phases in schedules.values())
+        plans = {"": schedules} if one_net else schedules
 
-def asdict_of(config):
-    """The settings as JSON can hold them; functions by name, with the arguments that are fixed."""
+        def prepared(seed, label):
+            return prepare(self, seed) if one_net else prepare(self, seed, label)
 
-    def describe(value):
-        if isinstance(value, functools.partial):
-            return f"{value.func.__name__}({', '.join(f'{k}={v}' for k, v in value.keywords.items())})"
-        return value.__name__ if callable(value) else value
+        setups = {label: prepared(self.seeds[0], label)[1] for label in plans}
+        if not self.arguments.dry_run:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.work = work.Work(self, setups, plans, disk, before)
+        for unit in self.work.todo():
+            data, setup = prepared(unit.seed, unit.label)
+            yield replace(unit, data=data, setup=setup)
 
-    return {k: describe(v) for k, v in asdict(config).items()}
+    def sweep(self, prepare, schedules, at=None):
+        """Train everything; yield (run, epoch, state, names) wherever something can be measured.
 
+        ``run`` holds seed, label, data and setup; names are the schedules that pass through this
+        point, with the label in front. See schedule.sweep for the rest, ``units`` for the
+        arguments.
+        """
+        for unit in self.units(prepare, schedules):
+            for point, state, names in self.work.trained(unit, at):
+                yield unit, point, state, names
 
-def _sources(script):
-    """A digest of the code that makes the numbers: the script, its neighbours, and clp_min."""
-    files = sorted(Path(script).resolve().parent.glob("*.py")) + sorted(Path(clp_min.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    def processes(self):
+        """How many processes share the work on this machine."""
+        on_cpu = self.device.type == "cpu" and self.scale == "quick"
+        return self.arguments.workers or (work.cores() if on_cpu else 1)
 
+    def load_data(self, seed, name=None, **generator):
+        """The study's set (or ``name``'s) for one seed, as it comes, on the CPU.
 
-def load_data(run, seed, name=None):
-    """The run's data set (or the one of this name) for one seed, as it comes, on the CPU. Real sets are read once; the subset is the seed's."""
-    arguments, config, name = run.arguments, run.config, name or run.arguments.data
-    size = arguments.train_size or config.train_size
-    if name in SYNTHETIC:
-        return SYNTHETIC[name](seed, **({"train_size": size} if size else {}), **dict(getattr(config, "generator", {})))
-    if name not in run.loaded:
-        try:
-            run.loaded[name] = data.load(name, arguments.data_dir, arguments.download)
-        except ValueError:
-            if not arguments.dry_run:
-                raise
-            print(f"dry run: {name} was not found, random images stand for it")
-            n, channels, side = REAL_SHAPES[name]
-            x, classes = np.random.default_rng(0).random((n, channels, side, side), np.float32), data.SETS[name][0]
-            run.loaded[name] = data.Dataset.from_arrays(name, classes, (x, np.arange(n) % classes), (x[:1000], np.arange(1000) % classes))
-    return run.loaded[name].subset(size, seed, "subset") if size else run.loaded[name]
-
-
-def result_path(run, panel):
-    """OUT/PANEL.json for the synthetic set at quick scale, else OUT/PANEL.DATA.SCALE[.VARIANT].json."""
-    parts = [] if run.arguments.is_default else [run.arguments.data, run.arguments.scale] + [run.variant] * bool(run.variant)
-    return run.arguments.out / ".".join([panel, *parts, "json"])
-
-
-def finish(run):
-    """Compute, write and draw every panel that was asked for, say what each found, and remove the unfinished state."""
-    if run.arguments.dry_run:
-        print("dry run: this script trains no network, its whole work is seconds; nothing was written")
-        raise SystemExit(0)
-    if sys.stdout.isatty():
-        print()
-    if running.PARENT in os.environ:
-        return  # whoever started this process draws the figures
-    running.wait_for(run.workers)
-    running.read_logs(run)
-    left = sum(not running.is_done(run, unit) for unit in run.units)
-    if left and run.share == (0, 1):
-        raise ValueError(f"{left} of {len(run.units)} units are missing (did the code change while it ran?): the same command goes on")
-    if left:
-        print(
-            f"share {run.share[0]}/{run.share[1]} is done; {left} of {len(run.units)} units are left to the others, and the last draws the figures"
-        )
-        return
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "clp_min": clp_min.__version__}
-    for panel in run.panels:
-        result = panel(run)
-        result = {
-            "panel": panel.__name__,
-            "scale": run.arguments.scale,
-            "data": run.arguments.data,
-            "variant": run.variant,
-            "seeds": run.seeds,
-            **result,
-            "config": asdict_of(run.config),
-            "seconds": round(time.monotonic() - run.started, 1),
-            "device": str(run.arguments.device),
-            "versions": versions,
-            "source": Path(run.script).read_text(),
-        }
-        path = result_path(run, panel.__name__)
-        write_json(path, result)
-        draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
-        print(
-            f"{panel.__name__} [{run.arguments.data}, {run.arguments.scale}, n = {len(run.seeds)}]: {result['verdict']}. {result['finding']} -> {path.with_suffix('.png')}"
-        )
-    shutil.rmtree(run.work, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another run lies there, or another process was faster
-        run.work.parent.rmdir()
-
-
-def replot(run):
-    """Redraw the figures from the results files."""
-    paths = [result_path(run, panel.__name__) for panel in run.panels]
-    if not any(path.exists() for path in paths):
-        raise ValueError(f"{run.arguments.out} holds no result of these panels: run without --plot first")
-    for path in paths:
-        if path.exists():
-            draw_panel(json.loads(path.read_text()), path.with_suffix(".png"))
-            print(f"drew {path.with_suffix('.png')}")
+        Real sets are read once; the subset is the seed's. generator: settings of a synthetic set.
+        """
+        name, size = name or self.data, self.arguments.train_size or self.config.train_size
+        if name in SYNTHETIC:
+            if size:
+                generator["train_size"] = size
+            found = SYNTHETIC[name](seed, **generator)
         else:
-            print(f"{path} does not exist: run without --plot first")
+            if name not in self.loaded:
+                self.loaded[name] = self._read(name)
+            found = self.loaded[name]
+        self.sizes.setdefault(name, _sizes(found, size))
+        if name == self.data:
+            self.classes = found.classes
+        return found.subset(size, seed, "subset") if size and name not in SYNTHETIC else found
+
+    def prepared_data(self, seed, name=None, **generator):
+        """``load_data``, resized to the settings' ``side``, standardised, on the device."""
+        data, side = self.load_data(seed, name, **generator), self.config.side
+        return (data.resized(side) if side else data).standardised().to(self.device)
+
+    def _read(self, name):
+        try:
+            return load(name, self.arguments.data_dir, self.arguments.download)
+        except ValueError:
+            if not self.arguments.dry_run:
+                raise
+        print(f"dry run: {name} was not found, random images stand for it")
+        n, channels, side = files.PUBLISHED[name]
+        classes, rng = files.SETS[name][0], np.random.default_rng(0)
+        x, y = rng.random((n, channels, side, side), np.float32), np.arange(n) % classes
+        return Dataset.from_arrays(name, classes, (x, y), (x[:1000], y[:1000]))
+
+    # ---- results
+
+    def path(self, name, root=None):
+        """Results file of a panel: OUT/PANEL.json, or OUT/DATA.SCALE[.VARIANT]/PANEL.json."""
+        parts = [self.data, self.scale] + [self.variant] * bool(self.variant)
+        folder = (root or self.arguments.out) / ("" if self.is_default else ".".join(parts))
+        return folder / f"{name}.json"
+
+    def finish(self):
+        """Compute, write and draw every panel that was asked for; say what each found."""
+        if self.arguments.dry_run:
+            print(
+                "dry run: this script trains no network, its work takes seconds; nothing was"
+                " written"
+            )
+            raise SystemExit(0)
+        if self.work is not None:
+            if sys.stdout.isatty():
+                print()
+            if work.PARENT in os.environ:
+                return  # whoever started this process draws the figures
+            work.wait_for(self.work.workers)
+            work.read_logs(self)
+            if self._left():
+                return
+        for panel in self.panels:
+            self._tell(self.measured(panel))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(
+            OSError
+        ):  # another study lies there, or another process was faster
+            self.folder.parent.rmdir()
+
+    def _left(self):
+        left, (i, n) = self.work.left(), self.share
+        if left and n == 1:
+            raise ValueError(
+                f"{left} of {len(self.work.units)} units are missing (did the code change while it"
+                " ran?): the same command goes on"
+            )
+        if left:
+            print(
+                f"share {i}/{n} is done; {left} of {len(self.work.units)} units are left to the"
+                " others, and the last draws the figures"
+            )
+        return left
+
+    def measured(self, panel):
+        """The Panel that a panel function makes, with where it was measured."""
+        names = dict(data=self.data, variant=self.variant, scale=self.scale, seeds=self.seeds)
+        return replace(panel(self), name=panel.__name__, **names)
+
+    def _tell(self, panel):
+        """Write and draw one panel, say what it found, and compare it with the committed result."""
+        path, source = self.path(panel.name), self._source()
+        write_atomically(path.parent / source, _text(self.script))
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        result = panel.to_dict() | {
+            "script": self.script.name, "source": source, "config": described(self.config),
+            "data_sizes": self.sizes, "seconds": round(time.monotonic() - self.started, 1),
+            "device": str(self.device),
+            "versions": versions | {"numpy": np.__version__, "clp_min": clp_min.__version__},
+        }
+        write_json(path, result)
+        figure = draw_files(panel, path, self.arguments.format)[0]
+        n = len(self.seeds)
+        print(
+            f"{panel.name} [{panel.data}, {panel.scale}, n = {n}]: {panel.verdict}."
+            f" {result['finding']} -> {figure}"
+        )
+        ours = self.path(panel.name, self.script.resolve().parent / "results")
+        if ours.exists() and ours.resolve() != path.resolve():
+            print("  " + compared(result, json.loads(ours.read_text())))
+
+    def replot(self):
+        """Redraw the figures from the results files."""
+        paths = [self.path(panel.__name__) for panel in self.panels]
+        if not any(path.exists() for path in paths):
+            raise ValueError(
+                f"{paths[0].parent} holds no result of these panels: run without --plot first"
+            )
+        for path in paths:
+            if path.exists():
+                panel = Panel.from_dict(json.loads(path.read_text()))
+                print("drew", *draw_files(panel, path, self.arguments.format))
+            else:
+                print(f"{path} does not exist: run without --plot first")
+
+    def _key(self):
+        """What an unfinished study must agree in to be gone on with."""
+        config, only = described(self.config), [panel.__name__ for panel in self.panels]
+        parts = [config, only, self.data, self.device.type, self.variant, _digest(self.script)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
+
+    def _source(self):
+        """Where the script's text is kept, once per folder and digest of the code."""
+        return f"sources/{self.script.stem}.{_digest(self.script)[:10]}.txt"
 
 
-def call(main):
+def draw_files(panel, path, formats):
+    """Draw all figures of a panel beside its results file -> their paths, PANEL.png first."""
+    made = []
+    for figure in plot.figures(panel):
+        picture = plot.draw(panel, figure)
+        for ending in formats:
+            made.append(path.with_suffix(f".{figure}.{ending}" if figure else f".{ending}"))
+            plot.save(picture, made[-1])
+    return made
+
+
+def compared(yours, ours):
+    """One line: your headline against the committed one."""
+    a, b = (one["headline"] for one in (yours, ours))
+    digits = [f"{h['mean']:.4g} ± {h['standard_error'] or float('nan'):.2g}" for h in (a, b)]
+    same = "equal" if a == b else f"difference {a['mean'] - b['mean']:.2g}"
+    words = "" if yours["verdict"] == ours["verdict"] else f"; ours was {ours['verdict']}"
+    return f"yours {digits[0]} against ours {digits[1]} {a['unit']} ({same}{words})"
+
+
+def command_line(main):
     """Run a script's main(): one line for an error, a clean stop on Ctrl-C."""
     try:
         main()
@@ -261,3 +341,101 @@ def call(main):
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was measured is on disk, and the same command goes on from here")
+
+
+def parse(script, panels, configs, argv, options):
+    """The arguments as given; --data may be None. ValueError: a number below 1."""
+    names = [panel.__name__ for panel in panels]
+    parser = argparse.ArgumentParser(
+        prog=script.name, description=ast.get_docstring(ast.parse(script.read_text())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="PANEL", choices=names, default=names,
+        help="panels to make, of: " + ", ".join(names),
+    )
+    parser.add_argument(
+        "--data", choices=list(dict.fromkeys(data for data, _ in configs)),
+        help="data set (default: the synthetic one; at paper scale the paper's)",
+    )
+    for flag, keywords in OPTIONS.items():
+        parser.add_argument(flag, **keywords)
+    for flag, keywords, _ in options:
+        parser.add_argument(flag, **keywords)
+    arguments = parser.parse_args(argv)
+    for flag in ("seeds", "threads", "workers", "train_size"):
+        given = getattr(arguments, flag)
+        if given is not None and given < 1:
+            raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {given}")
+    return arguments
+
+
+def described(config):
+    """The settings as JSON can hold them; functions by name, with the arguments that are fixed."""
+
+    def describe(value):
+        if isinstance(value, functools.partial):
+            fixed = ", ".join(f"{k}={describe(v)}" for k, v in value.keywords.items())
+            return f"{value.func.__name__}({fixed})"
+        return value.__name__ if callable(value) else value
+
+    return {key: describe(value) for key, value in asdict(config).items()}
+
+
+def scales(Config, quick, smoke, paper):
+    """(data, scale) -> Config: rows of ``quick`` by data set, with ``smoke`` over them, and none.
+
+    paper: the sets for which the defaults of Config, the published experiment, are meant.
+    """
+    made = {(data, "quick"): Config(**rows) for data, rows in quick.items()}
+    made |= {(data, "smoke"): Config(**rows | smoke) for data, rows in quick.items()}
+    return made | {(data, "paper"): Config() for data in paper}
+
+
+def _variant(arguments, options):
+    """The notes of the options given, for the name of the results' folder."""
+    notes = [f"n{arguments.train_size}"] * bool(arguments.train_size)
+    for flag, _, note in options:
+        given = getattr(arguments, flag.lstrip("-").replace("-", "_"))
+        if given not in (None, False):
+            notes.append(note.format(given))
+    return "-".join(notes)
+
+
+def _usable_device(arguments):
+    cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    paper = arguments.scale == "paper" and torch.cuda.is_available()
+    name = arguments.device or (cuda if paper else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here ({reason})") from None
+    return torch.device(name)
+
+
+def _sizes(dataset, size):
+    """Numbers of examples, of those in use, and a digest of the training images."""
+    x, y = dataset.train
+    digest = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()[:16]
+    used = min(size or len(x), len(x))
+    return {"train": len(x), "used": used, "test": len(dataset.test[0]), "digest": digest}
+
+
+def _local(script):
+    """The script and the settings file that it imports, if there is one."""
+    tree = ast.parse(script.read_text())
+    names = [a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names]
+    files = [script.resolve().parent / f"{name}.py" for name in names]
+    return [script] + [path for path in files if path.exists()]
+
+
+def _text(script):
+    return "\n\n".join(f"# ---- {path.name}\n\n{path.read_text()}" for path in _local(script))
+
+
+def _digest(script):
+    """A digest of the code that makes the numbers: the script, its settings, and clp_min."""
+    package = sorted(Path(clp_min.__file__).parent.rglob("*.py"))
+    content = b"".join(path.read_bytes() for path in _local(script) + package)
+    return hashlib.sha256(content).hexdigest()

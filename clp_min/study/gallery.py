@@ -1,53 +1,166 @@
-"""Rewrites the tables of the README from the results files; --check only says whether they are up to date. (No experiment is here.)"""
+"""Results → README.md of their folder: verdicts, an index by panel, every figure with its finding.
 
+    python -m clp_min.study.gallery [FOLDER] [--readme README.md] [--check]
+
+Text before the first marker and after the last one is kept. With --readme, the tables between the
+markers of that file (one row for each paper) are renewed as well.
+"""
+
+import argparse
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "examples" / "results"
+from clp_min.study.command import command_line
+from clp_min.study.record import write_atomically
+
+PAPERS = {  # prefix of a panel -> the work
+    "achille": "Achille, Rovere & Soatto, *Critical learning periods in deep networks*",
+    "revisiting": "*Revisiting critical learning periods in deep neural networks*",
+    "phases": "*Understanding and leveraging the learning phases of neural networks*",
+    "": "closed forms: SGD, softmax, binning, deep linear networks",
+}
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "reversed": "⇄"}  # in the table of verdicts
 
 
-def rows():
-    """Every committed result, in the order of panel, data set and scale."""
-    found = [(json.loads(path.read_text()), path) for path in RESULTS.glob("*.json")]
-    return sorted(found, key=lambda pair: (pair[0]["panel"], len(pair[1].name.split(".")), pair[1].name))
+def read(folder):
+    """[(result, path)] of every results file below the folder, by panel, the default set first."""
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            result = json.loads(path.read_text())
+            result["panel"], result["verdict"], result["finding"], result["seeds"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no results file ({error!r}): remove it") from None
+        found.append((result, path))
+    if not found:
+        raise ValueError(f"{folder} holds no results: run a script with --out {folder}")
+    return sorted(found, key=lambda pair: (pair[0]["panel"], pair[1].parent != folder, pair[1]))
 
 
-def script_of(panel):
-    """The script that defines a panel."""
-    return next(p.name for p in sorted((ROOT / "examples").glob("*.py")) if re.search(rf"^def {panel}\(", p.read_text(), re.M))
+def plain(text):
+    """Text that can stand in a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
-def results_table():
-    """One row for each results file: panel, data, verdict, what was found, n."""
-    lines = ["| panel | data | verdict | found (mean ± s.e.) | n |", "|---|---|---|---|---|"]
-    for result, path in rows():
-        data = result["data"] + (f", {result['variant']}" if result["variant"] else "")
-        figure = path.with_suffix(".png").relative_to(ROOT)
-        lines.append(f"| [{result['panel']}]({figure}) | {data} | {result['verdict']} | {result['finding']} | {len(result['seeds'])} |")
+def where(result):
+    """Data set and variant of a result."""
+    data = result["data"].replace("_", " ")
+    return data + (f", {result['variant']}" if result["variant"] else "")
+
+
+def paper_of(panel):
+    """Prefix of the panel's paper; "" for those on theory alone."""
+    prefix = panel.split("_")[0]
+    return prefix if prefix in PAPERS else ""
+
+
+def verdict_table(results, folder):
+    """Panels against data sets: a sign for every verdict, a word for those on theory."""
+    columns = list(dict.fromkeys(where(result) for result, _ in results))
+    columns.sort(key=lambda name: -sum(where(result) == name for result, _ in results))
+    measured = [name for name in columns if name not in ("closed form", "hierarchy")]
+    lines = ["| panel | " + " | ".join(measured) + " |", "|---" * (len(measured) + 1) + "|"]
+    for panel in dict.fromkeys(result["panel"] for result, _ in results):
+        cells = {}
+        for result, path in results:
+            if result["panel"] == panel:
+                sign = SIGNS.get(result["verdict"], result["verdict"])
+                cells[where(result)] = f"[{sign}](#{anchor(path, folder)})"
+        if set(cells) & set(measured):
+            row = [cells.get(name, "") for name in measured]
+            lines.append(f"| {panel} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def index_table():
-    """Panel, what it claims, the script that makes it."""
+def anchor(path, folder):
+    """Name of a result's place in the gallery."""
+    return str(path.relative_to(folder).with_suffix("")).replace("/", "-")
+
+
+def figure_table(results, folder):
+    """One row for each result: thumbnail, verdict and finding, data, n, script."""
+    lines = ["| figure | verdict and finding | data, n | script |", "|---|---|---|---|"]
+    for result, path in results:
+        figure = path.with_suffix(".png").relative_to(folder)
+        more = sorted(p.relative_to(folder) for p in path.parent.glob(f"{path.stem}.*.png"))
+        links = "".join(f" [{p.name.split('.')[1]}]({p})" for p in more)
+        rule = "" if "effects" in result else " (earlier rule)"
+        name = f'<a name="{anchor(path, folder)}"></a>{result["panel"]}'
+        words, script = plain(result["finding"]), result.get("script", "")
+        text = f"**{result['verdict']}**{rule}: *{plain(result['claim'])}.* {words}"
+        link = f"[{script}](../{script})" if script else ""
+        cells = [
+            f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,
+            f"{where(result)}, n = {len(result['seeds'])}", link,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def index_table(results):
+    """Panel, what it claims, the script that makes it; the default results alone."""
     lines = ["| panel | claim | script |", "|---|---|---|"]
-    for panel, claim in dict((result["panel"], result["claim"]) for result, _ in reversed(rows())).items():
-        lines.append(f"| `{panel}` | {claim} | [{script_of(panel)}](examples/{script_of(panel)}) |")
-    return "\n".join(lines[:2] + sorted(lines[2:]))
+    for result, _ in results:
+        if script := result.get("script"):
+            row = f"| `{result['panel']}` | {plain(result['claim'])} | [{script}](../{script}) |"
+            lines.append(row)
+    return "\n".join(dict.fromkeys(lines))
 
 
-def renewed(text):
-    """The README with both tables between their markers renewed."""
-    for name, table in (("results", results_table()), ("index", index_table())):
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: m.group(1) + table + "\n" + m.group(2), text, flags=re.S)
+def paper_table(results):
+    """One row for each paper: panels and how many of each verdict, all data sets together."""
+    lines = ["| paper | panels | verdicts (all data sets) |", "|---|---|---|"]
+    for prefix, title in PAPERS.items():
+        own = [result for result, _ in results if paper_of(result["panel"]) == prefix]
+        words = Counter(result["verdict"] for result in own).most_common()
+        if own:
+            counts = ", ".join(f"{count} {word}" for word, count in words)
+            panels = len({result["panel"] for result in own})
+            lines.append(f"| {title} | {panels} | {counts} |")
+    return "\n".join(lines)
+
+
+def renewed(text, tables):
+    """The text with every table between its markers renewed."""
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda m: m.group(1) + table + "\n" + m.group(2), text, flags=re.S)
     return text
 
 
+def main(argv=None):
+    """Write, or check, the gallery and the README's tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clp_min.study.gallery", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/results"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="(README.md)")
+    parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
+    arguments = parser.parse_args(argv)
+    folder, results = arguments.folder, read(arguments.folder)
+    tables = {
+        "verdicts": verdict_table(results, folder), "figures": figure_table(results, folder),
+        "index": index_table(results), "papers": paper_table(results),
+    }
+    gallery, stale = folder / "README.md", []
+    start = "# Results\n" + "".join(
+        f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures")
+    )
+    for path, text in ((gallery, start), (arguments.readme, "")):
+        before = path.read_text() if path.exists() else text
+        after = renewed(before, tables)
+        if after != before or not path.exists() and text:
+            stale.append(str(path))
+            if not arguments.check:
+                write_atomically(path, after)
+    if arguments.check and stale:
+        sys.exit(f"not up to date: {', '.join(stale)}; run python -m clp_min.study.gallery")
+    print(", ".join(stale) + " written" if stale else "up to date")
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    new = renewed(readme.read_text())
-    if "--check" in sys.argv:
-        sys.exit(0 if new == readme.read_text() else "README.md is not up to date: run python examples/tables.py")
-    readme.write_text(new)
+    command_line(main)

@@ -1,103 +1,287 @@
-"""One house style: every panel is drawn from its results file alone, so ``--plot`` needs no training."""
+"""Panel → figure: the verdict on top, the axes, and the effects from which the verdict was
+computed.
+
+A figure is drawn from a ``Panel`` alone, so that ``--plot`` needs no training.
+"""
 
 import math
 import os
 import textwrap
+from itertools import zip_longest
+from pathlib import Path
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (the backend comes first)
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.use": True,
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.5,
+    "svg.hashsalt": "clp_min",
+}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito 2008
+WORDS = {  # verdict -> colour; grey for any other
+    "reproduced": "#0072B2",
+    "holds": "#0072B2",
+    "holds as corrected": "#0072B2",
+    "not reproduced": "#D55E00",
+    "fails as printed": "#D55E00",
+    "reversed": "#882255",
+    "disagrees": "#882255",
 }
 
 
-def _mean_and_error(values):
-    values = np.array([[math.nan if v is None else v for v in row] for row in values], dtype=float)  # (seeds, points)
-    error = values.std(0, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else np.zeros(values.shape[1])
-    return values.mean(0), error
+def draw(panel, figure=""):
+    """A matplotlib Figure of the panel, or of those of its axes that belong to another ``figure``.
 
-
-def _draw_axes(axes, series, figure):
-    band = max(len(one["x"]) for one in series) > 15  # many points: a band instead of error bars
-    for number, one in enumerate(series):
-        mean, error = _mean_and_error(one["values"])
-        if figure.get("kind") == "bar":
-            place = np.arange(len(one["x"])) + (number - (len(series) - 1) / 2) * 0.8 / len(series)
-            axes.bar(place, mean, 0.8 / len(series), yerr=error, capsize=2, label=one["label"])
-            axes.set_xticks(np.arange(len(one["x"])), one["x"])
-        elif one.get("points"):
-            axes.errorbar(one["x"], mean, error, fmt="o", markersize=3.5, capsize=2, label=one["label"])
-        elif band:
-            line = axes.plot(one["x"], mean, label=one["label"])[0]
-            axes.fill_between(one["x"], mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
-        else:
-            axes.errorbar(one["x"], mean, error, marker="o", markersize=3.5, capsize=2, label=one["label"])
-    for span in figure.get("spans", ()):
-        axes.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
-    label = series[0]["y"]
-    axes.set(xlabel=series[0].get("x_label", figure.get("x")), ylabel="\n".join(textwrap.wrap(label, 38)))
-    if label in figure.get("log_x", ()):
-        axes.set_xscale("log")
-    if label in figure.get("log", ()):
-        axes.set_yscale("log")
-    if len(series) > 1 or figure.get("kind") != "bar":
-        axes.legend(fontsize=8 if len(series) < 6 else 6)
-
-
-def draw_panel(result, path):
-    """Draw a results file's content as PNG: means over seeds with ± one standard error; one set of axes per y label.
-
-    result["series"]: list of {"label", "x", "y" (label), "values" (seeds x points), optional "points" (True: markers alone), "x_label"};
-    result["figure"]: {"x" (label), optional "kind": "bar", "log" and "log_x" (y labels whose axes are logarithmic), "spans" (shaded in x)}.
-    Data set, scale and n are written on the figure.
+    Lines and bars are means over seeds with ± one standard error. Below the axes, one row for each
+    effect: its mean ± 3 standard errors on a scale of its own, 0, and the line that it must pass.
     """
-    labels = list(dict.fromkeys(one["y"] for one in result["series"]))
-    rows = 1 if len(labels) <= 3 else 2
-    columns = -(-len(labels) // rows)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.2 * rows + 0.3), squeeze=False)
-        for one in axes.flat[len(labels) :]:
-            one.axis("off")
-        for one, label in zip(axes.flat, labels):
-            _draw_axes(one, [s for s in result["series"] if s["y"] == label], result["figure"])
-        figure.suptitle("\n".join(textwrap.wrap(f"{result['panel']}: {result['claim']}", 70 * columns)), fontsize=9)
-        variant = f", {result['variant']}" if result.get("variant") else ""
-        note = f"{result['data']}{variant}, {result['scale']} scale, n = {len(result['seeds'])} seeds (mean ± s.e.); {result['verdict']}"
-        figure.supxlabel(note, fontsize=7, color="0.4")
-        save(figure, path)
+    chosen = [axes for axes in panel.axes if axes.figure == figure]
+    if not chosen:
+        raise ValueError(f"{panel.name} has no figure {figure!r}")
+    effects = [] if figure else panel.effects
+    columns = min(len(chosen), 2)
+    rows = -(-len(chosen) // columns)
+    width = 4.2 * columns if columns > 1 else 6.0
+    note = textwrap.fill(_note(panel, chosen), int(19 * width))
+    heights = {"head": 0.72, "body": 3.1 * rows, "strip": _strip_height(effects)}
+    heights["foot"] = 0.2 + 0.12 * len(note.splitlines())
+    with matplotlib.rc_context(STYLE):
+        picture = Figure(figsize=(width, sum(heights.values())), layout="constrained")
+        picture.get_layout_engine().set(w_pad=0.1)
+        parts = picture.subfigures(4, 1, height_ratios=list(heights.values()))
+        head, body, strip, foot = parts
+        _draw_head(head, panel, width)
+        places = body.subplots(rows, columns, squeeze=False).flat
+        for place, axes in zip_longest(places, chosen):
+            if axes is None:  # one is left over
+                place.axis("off")
+            else:
+                _draw_axes(place, axes)
+        if effects:
+            _draw_strip(strip.subplots(), effects)
+        foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
+        picture.draw_without_rendering()  # lay out while the style is in force
+    return picture
 
 
-def contact_sheet(rows, path, title=""):
-    """PNG of images: rows = list of (label, images (n, channels, h, w) float); each row is scaled to its own 1st..99th percentile."""
-    with plt.rc_context({**STYLE, "axes.grid": False}):
-        columns = max(len(images) for _, images in rows)
-        figure, axes = plt.subplots(len(rows), columns, figsize=(0.8 * columns + 1, 0.95 * len(rows)), squeeze=False)
-        for row, (label, images) in zip(axes, rows):
-            low, high = np.percentile(images, (1, 99))
-            for axis, image in zip(row, images):
-                axis.imshow(np.clip((image.transpose(1, 2, 0) - low) / (high - low), 0, 1).squeeze(), cmap="gray")
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
-            row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        figure.suptitle(title, fontsize=9)
-        save(figure, path)
+def figures(panel):
+    """The names of a panel's figures: "" and those that its axes name."""
+    return list(dict.fromkeys(["", *(axes.figure for axes in panel.axes)]))
 
 
-def save(figure, path):
-    """Write the figure under a temporary name, then rename; then close it."""
+def save(picture, path):
+    """Write the figure under a temporary name, then rename; the format is that of ``path``'s
+    ending."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.new"
-    figure.savefig(temporary, format="png", dpi=130)
+    kind = str(path).rsplit(".", 1)[1]
+    metadata = (
+        {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
+    )
+    picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
     os.replace(temporary, path)
-    plt.close(figure)
+
+
+def contact_sheet(rows, title=""):
+    """A figure of images: rows = list of (label, images (n, channels, h, w) float).
+
+    Each row is scaled to its own 1st to 99th percentile.
+    """
+    columns = max(len(images) for _, images in rows)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        size = (0.8 * columns + 1, 0.95 * len(rows) + 0.2)
+        picture = Figure(figsize=size, layout="constrained")
+        places = picture.subplots(len(rows), columns, squeeze=False)
+        for row, (label, images) in zip(places, rows):
+            low, high = np.percentile(images, (1, 99))
+            for place, image in zip(row, images):
+                pixels = (image.transpose(1, 2, 0) - low) / (high - low)
+                place.imshow(np.clip(pixels, 0, 1).squeeze(), cmap="gray")
+            for place in row:
+                place.set(xticks=[], yticks=[])
+            row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        picture.suptitle(title, fontsize=9)
+        picture.draw_without_rendering()
+    return picture
+
+
+def data_sheet(dataset, changes, title):
+    """A contact sheet of two training images of each class, once for each label -> change of x."""
+    x, y = dataset.train
+    chosen = torch.cat([(y == c).nonzero()[:2, 0] for c in range(dataset.classes)])[:20]
+    rows = [(label, change(x[chosen]).cpu().numpy()) for label, change in changes.items()]
+    return contact_sheet(rows, f"{title} ({x.shape[2]}x{x.shape[3]} pixels): two of each class")
+
+
+# ---- the frame
+
+
+def _draw_head(head, panel, width):
+    """The verdict, readable from the back of a room, and the claim that it is about."""
+    word = panel.verdict.split(" (")[0]
+    head.text(0.02, 0.52, word.upper(), fontsize=17, weight="bold", color=WORDS.get(word, "0.4"))
+    claim = textwrap.wrap(f"The claim: {panel.claim}", int(15.5 * width))
+    head.text(0.02, 0.44, "\n".join(claim), fontsize=9, va="top")
+
+
+def _note(panel, axes):
+    """Where it was measured."""
+    data = panel.data.replace("_", " ") + (f", {panel.variant}" if panel.variant else "")
+    parts = [panel.name, data, f"{panel.scale} scale" if panel.scale else ""]
+    n = max(len(curve.values) for one in axes for curve in one.curves)
+    if n > 1:
+        parts.append(f"n = {n} {'repetitions' if panel.statement else 'seeds'}, mean ± s.e.")
+    shaded = any(len(one.spans) for one in axes)
+    parts += ["grey: the deficit"] * shaded + ["earlier rule"] * bool(panel.earlier)
+    parts.append(panel.caption)
+    return " · ".join(part for part in parts if part)
+
+
+def _strip_height(effects):
+    lines = sum(len(_effect_label(effect).splitlines()) for effect in effects)
+    return 0.16 * lines + 0.12 * len(effects) + 0.45 if effects else 0.05
+
+
+def _effect_label(effect):
+    return "\n".join(textwrap.wrap(str(effect), 52))
+
+
+def _draw_strip(place, effects):
+    """Each effect on its own scale: mean ± 3 standard errors, 0, and the line that it must pass."""
+    reach = 0.0
+    for row, effect in enumerate(effects):
+        error = np.nan_to_num(3 * max(effect.error, effect.resolution))
+        lines = [effect.least] if effect.within is None else [-effect.within, effect.within]
+        scale = max(abs(effect.mean) + error, *map(abs, lines)) or 1.0
+        colour = WORDS.get(effect.verdict, "0.4")
+        place.errorbar(
+            effect.mean / scale, row, xerr=error / scale, fmt="o", color=colour, capsize=3, ms=4
+        )
+        for line in lines:
+            if line:
+                place.plot([line / scale] * 2, [row - 0.35, row + 0.35], "k--", lw=1)
+        reach = max(reach, (error - effect.mean) / scale, *(-line / scale for line in lines))
+    place.axvline(0, color="k", lw=0.8)
+    place.set_yticks(range(len(effects)), map(_effect_label, effects), fontsize=7.5)
+    place.set(
+        xlim=(-min(max(reach, 0) + 0.1, 1.1), 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[]
+    )
+    label = "what decides: mean ± 3 s.e., to pass 0 and the dashed line"
+    place.set_xlabel(label, fontsize=7, loc="right")
+    place.grid(False)
+    place.spines["left"].set_visible(False)
+    place.tick_params(axis="y", length=0)
+
+
+# ---- one pair of axes
+
+
+def _draw_axes(place, axes):
+    {"line": _draw_lines, "bar": _draw_bars, "image": _draw_image}[axes.kind](place, axes)
+    for span in axes.spans:
+        place.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
+    x = axes.x + " (log scale)" * axes.log_x
+    y = axes.y + " (log scale)" * axes.log
+    place.set(xlabel=x, ylabel="\n".join(textwrap.wrap(y, 38)))
+    if axes.log_x:
+        place.set_xscale("log")
+        _log_ticks(place.xaxis)
+    if axes.log:
+        place.set_yscale("log")
+        _log_ticks(place.yaxis)
+    handles, labels = place.get_legend_handles_labels()
+    if len(labels) > 1:  # above the axes: never on data
+        columns = 1 if max(map(len, labels)) > 24 or len(labels) < 3 else 2
+        place.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0
+        )
+
+
+def _log_ticks(axis):
+    """Decades; with less than two of them, plain numbers at 1, 2 and 5."""
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.get_major_locator().set_params(subs=(1, 2, 5))
+        axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _mean_and_error(curve):
+    error = np.zeros(len(curve.x))
+    if len(curve.values) > 1:
+        error = curve.values.std(0, ddof=1) / math.sqrt(len(curve.values))
+    return curve.values.mean(0), error
+
+
+def _draw_lines(place, axes):
+    """Curves with error bars, or with bands where there are many points.
+
+    A "points" curve has the colour of the curve before it and no entry in the legend. A curve that
+    lies on an earlier one is dashed, and the earlier one is drawn broad and pale below it.
+    """
+    drawn, near = [], 0.01 * np.ptp(_heights(axes.curves, axes.log))
+    for curve in axes.curves:
+        mean, error = _mean_and_error(curve)
+        if curve.style == "points":
+            colour = COLOURS[(len(drawn) - 1) % len(COLOURS)]
+            place.errorbar(curve.x, mean, error, fmt="o", ms=3.5, capsize=2, color=colour)
+            continue
+        colour = COLOURS[len(drawn) % len(COLOURS)]
+        heights, below = _heights([curve], axes.log), None
+        for other, line in drawn:
+            apart = np.inf
+            if other.x == curve.x:
+                apart = np.nanmax(np.abs(_heights([other], axes.log) - heights))
+            below = line if apart <= near else below
+        if below is not None:
+            below.set(linewidth=5, alpha=0.35)
+        dashed = "--" if below is not None or curve.style == "dashed" else "-"
+        marker = {} if len(curve.x) > 15 else {"marker": "o", "markersize": 3.5}
+        line = place.plot(curve.x, mean, dashed, color=colour, label=curve.label, **marker)[0]
+        if marker:
+            place.errorbar(curve.x, mean, error, fmt="none", capsize=2, color=colour)
+        else:
+            band = mean - error, mean + error
+            place.fill_between(curve.x, *band, color=colour, alpha=0.2, linewidth=0)
+        drawn.append((curve, line))
+    if all(isinstance(v, int) for curve in axes.curves for v in curve.x):
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _heights(curves, log):
+    """Means of the curves that have any, one after the other; logarithms on a logarithmic axis."""
+    values = np.concatenate([curve.values.mean(0) for curve in curves])
+    values = np.log(np.maximum(values, 1e-300)) if log else values
+    return np.where(np.isfinite(values), values, np.nan if len(curves) == 1 else np.nanmean(values))
+
+
+def _draw_bars(place, axes):
+    """Groups of bars, one group for each x, with every seed as a dot."""
+    width = 0.8 / len(axes.curves)
+    for number, curve in enumerate(axes.curves):
+        mean, error = _mean_and_error(curve)
+        middle = np.arange(len(curve.x)) + (number - (len(axes.curves) - 1) / 2) * width
+        place.bar(middle, mean, 0.9 * width, color=COLOURS[number], alpha=0.75, label=curve.label)
+        place.errorbar(middle, mean, error, fmt="none", ecolor="k", capsize=3)
+        for row in curve.values:
+            place.plot(middle + 0.2 * width, row, ".", color="0.25", ms=4)
+    names = ["\n".join(textwrap.wrap(str(v), 14)) for v in axes.curves[0].x]
+    place.set_xticks(range(len(names)), names)
+    place.axhline(0, color="k", lw=0.8)
+    place.grid(False, axis="x")
+
+
+def _draw_image(place, axes):
+    """Curves as the rows of an image: for more of them than lines could show."""
+    rows = np.stack([curve.values.mean(0) for curve in axes.curves])
+    image = place.imshow(rows, aspect="auto", cmap="viridis", interpolation="nearest")
+    x = axes.curves[0].x
+    shown = range(0, len(x), max(len(x) // 6, 1))
+    place.set_xticks(list(shown), [f"{x[i]:g}" for i in shown])
+    place.set_yticks(range(len(rows)), [curve.label for curve in axes.curves], fontsize=7)
+    place.figure.colorbar(image, ax=place)
+    place.grid(False)

@@ -1,4 +1,4 @@
-"""Results on disk: a log of measurements that survives a kill, statistics with their standard errors, files that are never half written."""
+"""Measurements on disk: a log that survives a kill, its reading side in NumPy, whole files."""
 
 import json
 import math
@@ -9,9 +9,10 @@ import numpy as np
 
 
 class Log:
-    """Measurements keyed by (seed, schedule name, point), appended to a file as they come; the same key again overwrites.
+    """Measurements keyed by (seed, schedule name, point), appended to a file as they come.
 
-    A sweep that was killed yields some points twice: the log comes out the same. A cut last line is dropped.
+    The same key again overwrites: a sweep that was killed yields some points twice, and the log
+    comes out the same. A cut last line is dropped.
     """
 
     def __init__(self, path=None):
@@ -21,8 +22,10 @@ class Log:
             self.read(self.path)
 
     def read(self, path):
-        """Take in what another log holds (or this one's own file)."""
-        for line in Path(path).read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut
+        """Merge another log (or this one's own file)."""
+        for line in (
+            Path(path).read_bytes().split(b"\n")[:-1]
+        ):  # what follows the last newline was cut
             try:
                 seed, name, point, values = json.loads(line)
             except ValueError:
@@ -30,7 +33,10 @@ class Log:
             self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
 
     def add(self, seed, names, point, **values):
-        """Note ``values`` (numbers, or dictionaries of numbers) at ``point`` (an epoch or a step) of every schedule in ``names``."""
+        """Note ``values`` at ``point`` (an epoch or a step) of every schedule in ``names``.
+
+        A value is a number, or a list of numbers (of the same length at every point).
+        """
         lines = ""
         for name in map(str, names):
             self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
@@ -51,26 +57,61 @@ class Log:
         chosen = sorted(p for p in points if key in points[p])
         return chosen, [points[p][key] for p in chosen]
 
-    def at(self, seed, name, point, key):
-        """One measurement. KeyError if it was not made."""
-        return self.points[seed, str(name)][point][key]
 
-    def last(self, seed, name, key):
-        """The measurement at the last point at which it was made."""
-        return self.series(seed, name, key)[1][-1]
+class Results:
+    """What a log holds, as arrays with the seeds first: a paired difference is a minus sign.
+
+    A measurement that is a list adds its own axes at the end. ValueError: a seed lacks what another
+    has, or nothing of the kind was measured.
+    """
+
+    def __init__(self, log, seeds):
+        self.log, self.seeds = log, list(seeds)
+
+    def points(self, key, name):
+        """The points (epochs or steps) at which ``key`` was measured along the schedule
+        ``name``."""
+        found = [self.log.series(seed, name, key)[0] for seed in self.seeds]
+        if not found[0] or any(points != found[0] for points in found):
+            raise ValueError(
+                f"{key!r} of {name!r} was not measured alike for all {len(found)} seeds"
+            )
+        return found[0]
+
+    def values(self, key, name):
+        """(seeds, points) of one measurement along one schedule."""
+        self.points(key, name)
+        return np.array([self.log.series(seed, name, key)[1] for seed in self.seeds], dtype=float)
+
+    def curve(self, key, name, low=-math.inf, high=math.inf):
+        """(points, values (seeds, points)), from point ``low`` to point ``high``."""
+        points = np.array(self.points(key, name))
+        chosen = (points >= low) & (points <= high)
+        return points[chosen].tolist(), self.values(key, name)[:, chosen]
+
+    def at(self, key, name, points):
+        """The measurement at one point -> (seeds,), or at several -> (seeds, points)."""
+        places = {point: i for i, point in enumerate(self.points(key, name))}
+        missing = [p for p in np.atleast_1d(points).tolist() if p not in places]
+        if missing:
+            raise ValueError(f"{key!r} of {name!r} was not measured at {missing[0]}")
+        chosen = [places[p] for p in np.atleast_1d(points).tolist()]
+        return self.values(key, name)[:, chosen if np.ndim(points) else chosen[0]]
+
+    def final(self, key, names):
+        """The last measurement along one schedule -> (seeds,), or along several -> (seeds,
+        names)."""
+        if isinstance(names, str):
+            return self.values(key, names)[:, -1]
+        return np.stack([self.final(key, name) for name in names], 1)
 
 
 def mean_and_error(values):
-    """(mean, standard error of the mean, n) over seeds; the error is sd / sqrt(n) with n - 1 in the sd, nan for n = 1."""
+    """(mean, standard error of the mean, n) over seeds: sd / sqrt(n), n - 1 in the sd; nan for n
+    = 1."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
-
-
-def headline(values, unit):
-    """The mean, standard error and n of one number per seed, as results files keep them."""
-    mean, error, n = mean_and_error(values)
-    return {"mean": mean, "standard_error": error, "n": n, "unit": unit}
 
 
 def write_atomically(path, content):
@@ -83,15 +124,30 @@ def write_atomically(path, content):
 
 
 def write_json(path, content):
-    """Write ``content`` as JSON that any reader takes: a number that is not finite becomes null."""
+    """Write ``content`` as JSON with one array per line; a number that is not finite becomes
+    null."""
+    write_atomically(path, _lines(_plain(content)) + "\n")
 
-    def clean(value):
-        if isinstance(value, dict):
-            return {str(k): clean(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [clean(v) for v in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value.item() if isinstance(value, np.generic) else value
 
-    write_atomically(path, json.dumps(clean(content), indent=1, allow_nan=False) + "\n")
+def _plain(value):
+    """NumPy to built-in types, nan and infinities to None, keys to strings."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(value, indent=0):
+    """JSON text: dictionaries and nested lists indented, a list of numbers or strings on one
+    line."""
+    inner, outer = "\n" + " " * (indent + 1), "\n" + " " * indent
+    if isinstance(value, dict) and value:
+        rows = [f"{json.dumps(k)}: {_lines(v, indent + 1)}" for k, v in value.items()]
+        return "{" + inner + ("," + inner).join(rows) + outer + "}"
+    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
+        rows = [_lines(v, indent + 1) for v in value]
+        return "[" + inner + ("," + inner).join(rows) + outer + "]"
+    return json.dumps(value, allow_nan=False)

@@ -1,13 +1,14 @@
-"""The work of a script: what it costs, progress, resuming, several processes. (No experiment is here.)
+"""The work of a study: units, their cost, shares for several processes, progress, resuming.
 
-A script's work is units (seed, sweep, subtree of its schedules), dealt to processes that never speak to each other:
-each keeps its own log in the run's folder, and the last one to finish draws the figures.
-
-On a CPU a script starts processes of one thread each by itself (``--workers``); on GPUs or a cluster every process is told its share
-(``--shard i/n``, or the environment of torchrun or of a Slurm array).
+A unit is (seed, label, schedules): the runs of one seed and one net that begin alike. Units are
+dealt to processes that never speak to each other: each keeps its own log in the study's folder, and
+the last one to finish draws the figures. On a CPU a script starts processes of one thread each by
+itself (``--workers``); on GPUs or a cluster every process is told its share (``--shard i/n``, or
+the environment of torchrun or of a Slurm array).
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -15,42 +16,176 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from clp_min.data import Dataset
 from clp_min.models import parameter_count
 from clp_min.schedule import branches, distinct_epochs, sweep
-from clp_min.train import cross_entropy, fresh_state, training_step
+from clp_min.train import Setup, cross_entropy, fresh_state, training_step
 
-PARENT = "CLP_WORKER_OF"  # in the environment of a process that another one started: the other's number
-
-
-def share_of(text, environment):
-    """(i, n): this process does the i-th of n shares, i from 0. text: "i/n", or None for what torchrun or Slurm say, else (0, 1)."""
-    source = "--shard"
-    if text is None and "RANK" in environment and "WORLD_SIZE" in environment:
-        source, text = "RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}"
-    elif text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
-        number, first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{k}", d)) for k, d in (("ID", 0), ("MIN", 0), ("STEP", 1)))
-        source, text = "the Slurm array", f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
-    match = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
-    if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}: --shard i/n goes before it")
-    return int(match[1]), int(match[2])
+PARENT = (
+    "CLP_WORKER_OF"  # in the environment of a process that another one started: the other's number
+)
 
 
-def units_of(seeds, jobs, cost):
-    """[(seed, label, schedules)] and their costs. jobs: label -> (Setup, schedules); cost: label -> cost of one epoch.
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """The runs of one seed that begin alike: their schedules (name -> phases), data and set-up.
 
-    The schedules of a sweep that part before the first epoch are units of their own: nothing that they share is trained twice.
+    ``label`` names the net where a study trains several; it stands in front of the runs' names.
     """
-    units = [(seed, label, branch) for seed in seeds for label, (_, schedules) in jobs.items() for branch in branches(schedules)]
-    return units, [cost[label] * distinct_epochs(branch) for _, label, branch in units]
+
+    seed: int
+    label: str
+    schedules: dict
+    data: Dataset | None = None
+    setup: Setup | None = None
+
+    def name(self, schedule):
+        """The name under which a schedule of this unit is logged."""
+        return f"{self.label} {schedule}".strip()
+
+    @property
+    def key(self):
+        """What marks the unit in the log."""
+        return f"unit {self.label}: {next(iter(self.schedules))}"
+
+
+class Work:
+    """All units of a study, which of them are this process's, and how far it is.
+
+    setups: label -> Setup of the first seed; plans: label -> its schedules (name -> phases); disk:
+    GB beside the checkpoints, for each process; before: label -> (Setup, epochs) of a net that the
+    units of that label train first.
+    """
+
+    def __init__(self, study, setups, plans, disk=0.0, before=None):
+        self.study, self.workers = study, []
+        self.started, self.epochs_done, self.last_print = time.monotonic(), 0, 0.0
+        # what an epoch costs, and what every unit costs
+        flops = {label: flops_per_example(one) * len(one.x) for label, one in setups.items()}
+        self.setup = setups[max(flops, key=flops.get)]  # the largest
+        self.units, costs = units_of(study.seeds, plans, flops)
+        epochs = [distinct_epochs(unit.schedules) for unit in self.units]
+        for i, unit in enumerate(self.units):
+            if before and unit.label in before:
+                setup, more = before[unit.label]
+                costs[i] += flops_per_example(setup) * len(setup.x) * more
+                epochs[i] += more
+        # which are this process's
+        (share, n) = study.share
+        if n == 1:
+            n = min(study.processes(), len(self.units))
+        mine = [i for i in deal(costs, n)[share] if not self.is_done(self.units[i])]
+        self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
+        self._announce(sum(map(len, plans.values())), sum(epochs), share, n)
+        if study.scale == "paper" or study.arguments.dry_run:
+            self._print_cost(sum(epochs), sum(costs), disk, n)
+        if study.arguments.dry_run:
+            _one_step(self.setup)
+            raise SystemExit(0)
+        if study.share == (0, 1):
+            self.workers = start_workers(study.script, study.argv, n)
+
+    def _announce(self, schedules, total, share, n):
+        study = self.study
+        runs = [phases for unit in self.units for phases in unit.schedules.values()]
+        alone = sum(phase.epochs for phases in runs for phase in phases)
+        mine = f", process {share + 1} of {n} does {self.epochs_planned} of them" * (n > 1)
+        seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+        print(
+            f"{study.script.stem}: {study.data}, {study.scale} scale, {seeds}, device"
+            f" {study.device}: {schedules} schedules a seed, {total} epochs after sharing"
+            f" ({alone} without){mine}",
+            flush=True,
+        )
+
+    def _print_cost(self, epochs, flops, disk, n):
+        setup = self.setup
+        parameters = parameter_count(fresh_state(setup, 0).model)
+        memory = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
+        print(
+            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs:,}"
+            f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
+            f" {memory:.1f} GB of memory beside the activations,"
+            f" {(parameters * 4 * 6 / 1e9 + disk) * n:.2f} GB of disk while it runs",
+            flush=True,
+        )
+
+    def is_done(self, unit):
+        """Whether some process has finished the unit."""
+        return bool(self.study.log.series(unit.seed, unit.key, "done")[0])
+
+    def left(self):
+        """How many units of all processes are still to do."""
+        return sum(not self.is_done(unit) for unit in self.units)
+
+    def todo(self):
+        """This process's units that are still to do; one is done when the next is asked for."""
+        for unit in self.mine:
+            read_logs(self.study)  # an earlier process of this study may have done it since
+            if not self.is_done(unit):
+                yield unit
+                self.study.log.add(unit.seed, [unit.key], 0, done=1)
+
+    def trained(self, unit, at=None):
+        """``sweep`` of a unit: its names come out with the label in front. Goes on after a kill."""
+        file = re.sub(r"\W+", "-", f"{unit.key}-seed{unit.seed}") + ".pt"
+        before, checkpoint = self.epochs_done, self.study.folder / file
+        for point, state, names in sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint):
+            yield point, state, [unit.name(name) for name in names]
+            if at is not None:
+                self.epochs_done = before + state.epoch
+            elif point > 0 and not state.event:
+                self.epochs_done += 1
+            if any(worker.poll() for worker in self.workers):
+                wait_for(self.workers)
+            self._progress(unit, state, names)
+
+    def _progress(self, unit, state, names):
+        terminal, now = sys.stdout.isatty(), time.monotonic()
+        spent = now - self.started
+        if now - self.last_print < (0.2 if terminal else 20) or not self.epochs_done or spent < 5:
+            return  # nor in the first seconds, which say nothing of the rest
+        self.last_print = now
+        left = spent / self.epochs_done * max(self.epochs_planned - self.epochs_done, 0)
+        loss = f", loss {state.loss:.3f}" if math.isfinite(state.loss) else ""
+        line = (
+            f"seed {unit.seed}, {self.epochs_done}/{self.epochs_planned} epochs, {spent:.0f} s,"
+            f" about {left:.0f} s left ({unit.name(names[0])}, epoch {state.epoch}{loss})"
+        )
+        if terminal:
+            columns = shutil.get_terminal_size().columns - 1
+            print("\r" + line[:columns].ljust(columns), end="", flush=True)
+        else:
+            print(line, flush=True)
+
+
+# ---- cost and shares
+
+
+def units_of(seeds, plans, cost):
+    """(units, their costs). plans: label -> (name -> phases); cost: label -> cost of one epoch.
+
+    Schedules that part before the first epoch are units of their own: nothing that they share is
+    trained twice.
+    """
+    units = [
+        Unit(seed, label, branch)
+        for seed in seeds
+        for label, schedules in plans.items()
+        for branch in branches(schedules)
+    ]
+    return units, [cost[unit.label] * distinct_epochs(unit.schedules) for unit in units]
 
 
 def deal(costs, n):
-    """Indices of the units in each of n shares: the longest first, each to the share with the least work so far."""
+    """Indices of the units in each of n shares: longest first, each to the share with least
+    work."""
     shares, loads = [[] for _ in range(n)], [0.0] * n
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
         least = loads.index(min(loads))
@@ -59,22 +194,79 @@ def deal(costs, n):
     return [sorted(share) for share in shares]
 
 
+def share_of(text, environment):
+    """(i, n): this process does the i-th of n shares, i from 0.
+
+    text: "i/n", or None for what torchrun or Slurm say, else (0, 1).
+    """
+    source = "--shard"
+    if text is None and "RANK" in environment and "WORLD_SIZE" in environment:
+        source, text = "RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}"
+    elif text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
+        number, first, step = (
+            int(environment.get(f"SLURM_ARRAY_TASK_{key}", default))
+            for key, default in (("ID", 0), ("MIN", 0), ("STEP", 1))
+        )
+        source = "the Slurm array"
+        text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(
+            f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}: --shard i/n goes"
+            " before it"
+        )
+    return int(match[1]), int(match[2])
+
+
+def flops_per_example(setup):
+    """Floating-point operations of one forward and backward pass, per example."""
+    batch, model = min(setup.batch_size, 32), fresh_state(setup, 0).model
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model, setup.x[:batch], setup.y[:batch]).backward()
+    return counter.get_total_flops() / batch
+
+
+def _one_step(setup):
+    """One real step of the real model, for --dry-run."""
+    state, began = fresh_state(setup, 0), time.monotonic()
+    state.model.train()
+    x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
+    settings = setup.loss, setup.clip, setup.autocast, setup.channels_last
+    loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+    print(
+        f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss"
+        f" {loss:.3f}; nothing was written"
+    )
+
+
+# ---- several processes
+
+
 def cores():
     """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_workers(script, argv, n):
-    """The other n - 1 processes of a run on this machine; they are silent but for errors, and end when this one does, by Ctrl-C too."""
+    """Start the other n - 1 processes of a study on this machine.
+
+    They are silent but for errors, and end when this one does, by Ctrl-C too.
+    """
     command = [sys.executable, str(script), *argv, "--threads", str(torch.get_num_threads())]
     settings = dict(
-        env={**os.environ, PARENT: str(os.getpid())}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
+        env={**os.environ, PARENT: str(os.getpid())}, stdout=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, start_new_session=True,
     )
     return [subprocess.Popen([*command, "--shard", f"{i}/{n}"], **settings) for i in range(1, n)]
 
 
 def end_with_parent():
-    """In a worker: end it within a second of the script that started it (killed, say); the same command will go on from its log."""
+    """In a worker: end it within a second of the script that started it (killed, say).
+
+    The same command will go on from its log.
+    """
 
     def watch():
         while str(os.getppid()) == os.environ[PARENT]:
@@ -85,122 +277,17 @@ def end_with_parent():
 
 
 def wait_for(workers):
-    """ValueError if one of them failed: its own message is above."""
+    """Wait for the other processes. ValueError if one of them failed: its own message is above."""
     failed = [worker.wait() for worker in workers]
     if any(failed):
-        raise ValueError(f"{sum(map(bool, failed))} of {len(workers)} other processes failed; the same command goes on from here")
-
-
-def read_logs(run):
-    """Take in the logs of all processes that work or worked on this run."""
-    for path in run.work.glob("log*.jsonl"):
-        with contextlib.suppress(FileNotFoundError):  # another process has finished the run
-            run.log.read(path)
-
-
-def announce(run, jobs, disk=0.0, before=None):
-    """Say what the run will cost, deal the work to processes, and start those of this machine.
-
-    jobs: label -> (Setup, schedules) of every sweep of a seed; disk: GB beside the checkpoints, for each process; before: label -> (Setup,
-    epochs) of a net that its units train first. With --dry-run: one real step of the real model, then the program ends.
-    """
-    arguments, flops = run.arguments, {label: _flops(one) * len(one.x) for label, (one, _) in jobs.items()}
-    first = {label: (_flops(one) * len(one.x) * epochs, epochs) for label, (one, epochs) in (before or {}).items()}  # cost, epochs
-    setup = jobs[max(flops, key=flops.get)][0]  # the largest
-    run.units, costs = units_of(run.seeds, jobs, flops)
-    costs = [cost + first.get(label, (0, 0))[0] for cost, (_, label, _) in zip(costs, run.units)]
-    epochs = [distinct_epochs(schedules) + first.get(label, (0, 0))[1] for _, label, schedules in run.units]
-    (share, n), total = run.share, sum(epochs)
-    if n == 1:
-        on_cpu = torch.device(arguments.device).type == "cpu" and arguments.scale == "quick"
-        n = min(arguments.workers or (cores() if on_cpu else 1), len(run.units))
-    mine = [i for i in deal(costs, n)[share] if not is_done(run, run.units[i])]
-    run.mine, run.epochs_planned = [run.units[i] for i in mine], sum(epochs[i] for i in mine)
-    alone = sum(phase.epochs for _, _, schedules in run.units for phases in schedules.values() for phase in phases)
-    print(
-        f"{Path(run.script).stem}: {arguments.data}, {arguments.scale} scale, {len(run.seeds)} seeds, device {arguments.device}: "
-        f"{sum(len(schedules) for _, schedules in jobs.values())} schedules a seed, {total} epochs after sharing ({alone} without)"
-        + f", process {share + 1} of {n} does {run.epochs_planned} of them"
-        * (n > 1),
-        flush=True,
-    )
-    if arguments.scale == "paper" or arguments.dry_run:
-        parameters = parameter_count(fresh_state(setup, 0).model)
-        gigabytes = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
-        print(
-            f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {total:,} epochs in all, {sum(costs):.2g} FLOPs of "
-            f"training (measuring comes on top); about {gigabytes:.1f} GB of memory beside the activations, "
-            f"{(parameters * 4 * 6 / 1e9 + disk) * n:.2f} GB of disk while it runs",
-            flush=True,
+        raise ValueError(
+            f"{sum(map(bool, failed))} of {len(workers)} other processes failed; the same command"
+            " goes on from here"
         )
-    if arguments.dry_run:
-        _one_step(setup)
-        raise SystemExit(0)
-    if run.share == (0, 1):
-        run.workers = start_workers(run.script, run.argv, n)
 
 
-def _one_step(setup):
-    """One real step of the real model, for --dry-run."""
-    state, began = fresh_state(setup, 0), time.monotonic()
-    state.model.train()
-    x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
-    loss = float(training_step(state.model, state.optimizer, x, y, setup.loss, setup.clip, setup.autocast, setup.channels_last))
-    print(f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss {loss:.3f}; nothing was written")
-
-
-def units(run):
-    """(seed, label, schedules) of every unit of this process that is still to do; one is done when the next is asked for."""
-    for seed, label, schedules in run.mine:
-        read_logs(run)  # an earlier process of this run may have done it since
-        if not is_done(run, (seed, label, schedules)):
-            yield seed, label, schedules
-            run.log.add(seed, [_name(label, schedules)], 0, done=1)
-
-
-def _name(label, schedules):
-    return f"unit {label}: {next(iter(schedules))}"
-
-
-def is_done(run, unit):
-    return bool(run.log.series(unit[0], _name(*unit[1:]), "done")[0])
-
-
-def _flops(setup):
-    """Floating-point operations of one forward and backward pass, per example."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    batch, model = min(setup.batch_size, 32), fresh_state(setup, 0).model
-    with FlopCounterMode(display=False) as counter:
-        cross_entropy(model, setup.x[:batch], setup.y[:batch]).backward()
-    return counter.get_total_flops() / batch
-
-
-def trained(run, seed, label, setup, schedules, at=None):
-    """``sweep`` of a unit with a checkpoint, so that the same command goes on after a kill, and with a progress line."""
-    file = re.sub(r"\W+", "-", f"{label}-{next(iter(schedules))}-seed{seed}") + ".pt"
-    before = run.epochs_done
-    for point, state, names in sweep(setup, schedules, seed, at, run.work / file):
-        yield point, state, names
-        if at is not None:
-            run.epochs_done = before + state.epoch
-        elif point > 0 and not state.event:
-            run.epochs_done += 1
-        if any(worker.poll() for worker in run.workers):
-            wait_for(run.workers)
-        _progress(run, seed, state, names)
-
-
-def _progress(run, seed, state, names):
-    total, terminal, now = run.epochs_planned, sys.stdout.isatty(), time.monotonic()
-    if now - run.last_print < (0.2 if terminal else 20) or not run.epochs_done:
-        return
-    run.last_print = now
-    spent = now - run.started
-    left = spent / run.epochs_done * max(total - run.epochs_done, 0)
-    line = f"seed {seed}, {run.epochs_done}/{total} epochs, loss {state.loss:.3f}, {spent:.0f} s, about {left:.0f} s left ({names[0]}, epoch {state.epoch})"
-    print(
-        ("\r" + line[: shutil.get_terminal_size().columns - 1].ljust(shutil.get_terminal_size().columns - 1)) if terminal else line,
-        end="" if terminal else "\n",
-        flush=True,
-    )
+def read_logs(study):
+    """Merge the logs of all processes that work or worked on this study."""
+    for path in Path(study.folder).glob("log*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):  # another process has finished the study
+            study.log.read(path)

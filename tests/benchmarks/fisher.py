@@ -1,10 +1,12 @@
-"""Cost of the Fisher trace, as multiples of one forward + backward pass of the same batch, beside what a user would otherwise take.
+"""Cost of the Fisher trace, as multiples of one forward + backward pass of the same batch, beside
+what a user would otherwise take.
 
-    python tests/benchmarks/fisher.py [--threads 1] [--repeats 5] [--nets small_cnn mlp all_cnn resnet18]
+    python tests/benchmarks/fisher.py [--threads 1] [--repeats 5] [--nets small_cnn resnet18]
 
-All methods of a net are timed in turn in every round (CPU seconds of the process), so that a busy machine disturbs them alike; printed are
-the median of each round's ratio, its range, and n. Values are checked against each other. nngeometry, BackPACK and curvlinops are
-timed if they are installed; none of them is needed by the project.
+All methods of a net are timed in turn in every round (CPU seconds of the process), so that a busy
+machine disturbs them alike; printed are the median of each round's ratio, its range, and n. Values
+are checked against each other. nngeometry, BackPACK and curvlinops are timed if they are installed;
+none of them is needed by the project.
 """
 
 import argparse
@@ -20,9 +22,8 @@ from clp_min.fisher import fisher_trace
 
 NETS = {
     "small_cnn": (models.small_cnn, (128, 3, 16, 16)),
-    "mlp": (lambda: models.mlp((3072, *[512] * 8, 10)), (128, 3, 32, 32)),
-    "all_cnn": (models.all_cnn, (64, 3, 32, 32)),
-    "resnet18": (models.resnet18, (64, 3, 32, 32)),
+    "mlp": (lambda: models.mlp((3, 32, 32), 10, (512,) * 8), (128, 3, 32, 32)),
+    "all_cnn": (models.all_cnn, (64, 3, 32, 32)), "resnet18": (models.resnet18, (64, 3, 32, 32)),
 }
 
 
@@ -49,7 +50,9 @@ def vmap_sampled(model, x, y, chunk_size=8):
     labels = torch.multinomial(model(x).detach().softmax(1), 1)[:, 0]
 
     def loss(parameters, one, label):
-        return cross_entropy(torch.func.functional_call(model, (parameters, buffers), one[None]), label[None])
+        return cross_entropy(
+            torch.func.functional_call(model, (parameters, buffers), one[None]), label[None]
+        )
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), chunk_size=chunk_size)(
         {k: p.detach() for k, p in parameters.items()}, x, labels
@@ -65,8 +68,12 @@ def peers():
         from nngeometry.object import PMatImplicit
 
         def nngeometry(model, x, y):
-            loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=len(x))
-            return float(FIM(model, loader, PMatImplicit, variant="classif_logits", device="cpu").trace())
+            loader = torch.utils.data.DataLoader(
+                torch.utils.data.TensorDataset(x, y), batch_size=len(x)
+            )
+            return float(
+                FIM(model, loader, PMatImplicit, variant="classif_logits", device="cpu").trace()
+            )
 
         found["nngeometry exact"] = nngeometry
     except ImportError:
@@ -80,7 +87,9 @@ def peers():
         def backpack_sampled(model, x, y):
             if not hasattr(model, "_extended"):
                 model._extended = [
-                    extend(copy.deepcopy(model), use_converter=not isinstance(model, nn.Sequential)),
+                    extend(
+                        copy.deepcopy(model), use_converter=not isinstance(model, nn.Sequential)
+                    ),
                     extend(nn.CrossEntropyLoss(reduction="sum")),
                 ]
             net, loss = model._extended
@@ -99,7 +108,10 @@ def peers():
         def curvlinops_one_probe(model, x, y):
             return float(
                 hutchinson_trace(
-                    GGNLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)], check_deterministic=False),
+                    GGNLinearOperator(
+                        model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)],
+                        check_deterministic=False,
+                    ),
                     num_matvecs=1,
                 )
             )
@@ -111,7 +123,9 @@ def peers():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
@@ -120,10 +134,8 @@ def main():
     methods = {
         "ours sampled": lambda m, x, y: fisher_trace(m, x, "sampled").total,
         "ours signs": lambda m, x, y: fisher_trace(m, x, "signs").total,
-        "ours exact": lambda m, x, y: fisher_trace(m, x).total,
-        "loop sampled": loop_sampled,
-        "vmap sampled": vmap_sampled,
-        **peers(),
+        "ours exact": lambda m, x, y: fisher_trace(m, x).total, "loop sampled": loop_sampled,
+        "vmap sampled": vmap_sampled, **peers(),
     }
     for name in arguments.nets:
         make, shape = NETS[name]
@@ -144,14 +156,20 @@ def main():
                     if round_:
                         ratios.setdefault(label, []).append((time.process_time() - began) / base)
                 except Exception as error:  # a peer may not cover a layer: that is a result
-                    ratios[label], values[label] = "failed", f"{type(error).__name__}: {str(error)[:80]}"
-        print(f"{name} {tuple(shape)}, {arguments.threads} thread(s), one forward + backward {base:.3f} s")
+                    ratios[label], values[label] = (
+                        "failed", f"{type(error).__name__}: {str(error)[:80]}",
+                    )
+        print(
+            f"{name} {tuple(shape)}, {arguments.threads} thread(s), one forward + backward"
+            f" {base:.3f} s"
+        )
         for label, ratio in ratios.items():
             if ratio == "failed":
                 print(f"  {label:24} {values[label]}")
             else:
                 print(
-                    f"  {label:24} x{statistics.median(ratio):6.2f}  ({min(ratio):.2f} .. {max(ratio):.2f}, n = {len(ratio)})   Tr F {values[label]:.5g}"
+                    f"  {label:24} x{statistics.median(ratio):6.2f}  ({min(ratio):.2f} .."
+                    f" {max(ratio):.2f}, n = {len(ratio)})   Tr F {values[label]:.5g}"
                 )
 
 

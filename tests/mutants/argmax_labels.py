@@ -1,4 +1,5 @@
-"""Uses the most likely label where one should be drawn from p(y|x): caught by test_fisher_trace__one_pass_is_unbiased."""
+"""Uses the most likely label where one should be drawn from p(y|x): caught by
+test_fisher_trace__one_pass_is_unbiased."""
 
 from clp_min import fisher
 

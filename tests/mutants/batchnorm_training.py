@@ -13,5 +13,9 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
         for c in range(p.shape[1]):
             model.zero_grad()
             model(x).log_softmax(1)[i, c].backward()
-            total += float(p[i, c]) * sum(q.grad.square().sum().item() for q in model.parameters()) / len(x)
+            total += (
+                float(p[i, c])
+                * sum(q.grad.square().sum().item() for q in model.parameters())
+                / len(x)
+            )
     return FisherTrace(total, {"all": total}, torch.full((len(x),), total))

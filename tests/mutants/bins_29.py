@@ -1,4 +1,5 @@
-"""linspace(-1, 1, 30) makes 30 edges, 29 bins: caught by test_binned_mutual_information__equals_dictionaries."""
+"""linspace(-1, 1, 30) makes 30 edges, 29 bins: caught by
+test_binned_mutual_information__equals_dictionaries."""
 
 from clp_min import information
 

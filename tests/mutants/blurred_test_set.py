@@ -1,4 +1,5 @@
-"""Blurs the test images too: caught by test_evaluate__counts_one_by_one_in_eval_mode_on_the_images_as_they_are."""
+"""Blurs the test images too: caught by
+test_evaluate__counts_one_by_one_in_eval_mode_on_the_images_as_they_are."""
 
 from clp_min import train
 from clp_min.deficits import gaussian_blur

@@ -1,4 +1,5 @@
-"""Every schedule a unit of its own, shared beginnings trained again: caught by test_branches__share_no_epoch_and_lose_none."""
+"""Every schedule a unit of its own, shared beginnings trained again: caught by
+test_branches__share_no_epoch_and_lose_none."""
 
 
 def branches(schedules):

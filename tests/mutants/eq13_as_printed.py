@@ -1,4 +1,5 @@
-"""Weighs the four errors as Eq. 13 prints them, with weights that sum to 2 + 1/l: caught by test_approximate_loss__eq13_weights."""
+"""Weighs the four errors as Eq. 13 prints them, with weights that sum to 2 + 1/l: caught by
+test_approximate_loss__eq13_weights."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""Redraws each chosen label among the OTHER classes: caught by test_label_noise__redraws_exactly_the_share_over_all_classes."""
+"""Redraws each chosen label among the OTHER classes: caught by
+test_label_noise__redraws_exactly_the_share_over_all_classes."""
 
 import torch
 

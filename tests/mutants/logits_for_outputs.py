@@ -1,4 +1,5 @@
-"""Decodes from the logits, as Definition 3 says, where the analysis has the softmax outputs: caught by test_optimal_loss__equals_least_squares_from_the_outputs."""
+"""Decodes from the logits, as Definition 3 says, where the analysis has the softmax outputs:
+caught by test_optimal_loss__equals_least_squares_from_the_outputs."""
 
 from theory import softmax_phases
 

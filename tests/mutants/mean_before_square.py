@@ -1,4 +1,5 @@
-"""Averages the gradients over the batch before squaring them: caught by test_fisher_trace__equals_double_loop."""
+"""Averages the gradients over the batch before squaring them: caught by
+test_fisher_trace__equals_double_loop."""
 
 import torch
 

@@ -10,5 +10,10 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
     left_out = {}
     for name, module in model.named_modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            left_out |= {f"{name}.{k}": torch.zeros_like(p, dtype=torch.bool) for k, p in module.named_parameters()}
-    return fisher.fisher_trace(model, x, labels, {**(masks or {}), **left_out}, generator, batch_size)
+            left_out |= {
+                f"{name}.{k}": torch.zeros_like(p, dtype=torch.bool)
+                for k, p in module.named_parameters()
+            }
+    return fisher.fisher_trace(
+        model, x, labels, {**(masks or {}), **left_out}, generator, batch_size
+    )

@@ -1,4 +1,5 @@
-"""Gives norms where second moments are meant: caught by test_quadratic_moments__acceptance_numbers."""
+"""Gives norms where second moments are meant: caught by
+test_quadratic_moments__acceptance_numbers."""
 
 import numpy as np
 

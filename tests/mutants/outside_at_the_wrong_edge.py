@@ -1,4 +1,5 @@
-"""Values below the first edge get index -1, which is the last bin: caught by test_binned_mutual_information__equals_dictionaries."""
+"""Values below the first edge get index -1, which is the last bin: caught by
+test_binned_mutual_information__equals_dictionaries."""
 
 import numpy as np
 

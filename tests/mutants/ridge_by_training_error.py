@@ -1,4 +1,5 @@
-"""Ridge chosen by the training error, which always asks for the smallest: caught by test_reconstruction_loss__ridge_is_that_of_leave_one_out."""
+"""Ridge chosen by the training error, which always asks for the smallest: caught by
+test_reconstruction_loss__ridge_is_that_of_leave_one_out."""
 
 from clp_min import reconstruction
 

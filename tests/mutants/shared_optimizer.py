@@ -8,7 +8,10 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
         copied = whole(self)
         copied.optimizer = train.fresh_optimizer(setup, copied.model)
         copied.optimizer.state.update(
-            {new: self.optimizer.state[old] for new, old in zip(copied.model.parameters(), self.model.parameters())}
+            {
+                new: self.optimizer.state[old]
+                for new, old in zip(copied.model.parameters(), self.model.parameters())
+            }
         )
         return copied
 

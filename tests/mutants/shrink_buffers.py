@@ -1,4 +1,5 @@
-"""Shrinks and perturbs BatchNorm's running statistics too: caught by test_shrink_perturb__is_the_formula_in_place."""
+"""Shrinks and perturbs BatchNorm's running statistics too: caught by
+test_shrink_perturb__is_the_formula_in_place."""
 
 import torch
 

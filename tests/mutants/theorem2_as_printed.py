@@ -1,4 +1,5 @@
-"""E|eff|^2 = E|grad|^2, as the paper prints it: caught by test_quadratic_moments__theorem2_effective_gradient_does_not_vanish."""
+"""E|eff|^2 = E|grad|^2, as the paper prints it: caught by
+test_quadratic_moments__theorem2_effective_gradient_does_not_vanish."""
 
 from theory import sgd
 

@@ -1,5 +1,5 @@
-"""The empirical Fisher for the Fisher: the expectation over the model's labels is replaced by one fixed label: caught by
-test_fisher_trace__equals_double_loop."""
+"""The empirical Fisher for the Fisher: the expectation over the model's labels is replaced by
+one fixed label: caught by test_fisher_trace__equals_double_loop."""
 
 import torch
 

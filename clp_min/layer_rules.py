@@ -1,0 +1,194 @@
+"""Squared norms of per-example gradients, one rule for each layer type, from a layer's input a and
+the gradient delta of its output.
+
+|a|^2 |delta|^2 for a Linear layer; sums over positions for the others. Masks (True = kept) live
+here: a pruned weight does not count.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def check_layer(name, module, own):
+    """ValueError if per-example gradients of the layer have no rule, or do not exist."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if isinstance(module, norms) and (module.training or not module.track_running_stats):
+        raise ValueError(
+            f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples"
+            " have no gradient of their own"
+        )
+    dropouts = (
+        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+        nn.FeatureAlphaDropout,
+    )
+    if isinstance(module, dropouts) and module.training and module.p > 0:
+        raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
+    known = (nn.Linear, nn.Conv2d, nn.LayerNorm, *norms)
+    if (
+        own
+        and not hasattr(module, "squared_gradient_norms")
+        and not (type(module) in known and set(own) <= {"weight", "bias"})
+    ):
+        raise ValueError(
+            f"no rule for layer {name!r} ({type(module).__name__} with {own}): Linear, Conv2d,"
+            " BatchNorm, LayerNorm are covered; give other modules a method"
+            " squared_gradient_norms(input, output_gradient) -> (n,)"
+        )
+
+
+def layer_rule(name, module, a, masks):
+    """delta -> (n,) squared norms of the gradients of this layer's parameters, for its input a."""
+    prefix = name + "." if name else ""
+    weight_mask, bias_mask = masks.get(prefix + "weight"), masks.get(prefix + "bias")
+    if hasattr(module, "squared_gradient_norms"):
+        if any(
+            prefix + parameter in masks for parameter, _ in module.named_parameters(recurse=False)
+        ):
+            raise ValueError(f"layer {name!r} has a rule of its own, which knows no masks")
+        return lambda delta: module.squared_gradient_norms(a, delta)
+    if isinstance(module, nn.Linear):
+        weight = _linear(a, weight_mask)
+        return lambda delta: (
+            weight(delta)
+            + _bias(module, delta.flatten(1, -2).sum(1) if delta.dim() > 2 else delta, bias_mask)
+        )
+    if isinstance(module, nn.Conv2d):
+        weight = _convolution(module, a, weight_mask)
+        return lambda delta: weight(delta) + _bias(module, delta.flatten(2).sum(2), bias_mask)
+    if isinstance(module, nn.LayerNorm):
+        return _layer_norm(module, a, weight_mask, bias_mask)
+    return _batch_norm(module, a, weight_mask, bias_mask)
+
+
+def _squares(gradient, mask):
+    """(n, ...) -> (n,): sum of squares, over the kept entries if there is a mask."""
+    return torch.linalg.vector_norm(
+        (gradient if mask is None else gradient * mask).flatten(1), dim=1
+    ).square()
+
+
+def _bias(module, gradient, mask):
+    return _squares(gradient, mask) if module.bias is not None else 0.0
+
+
+def _batch_norm(module, a, weight_mask, bias_mask):
+    """y = weight * (a - mean) / sqrt(var + eps) + bias with fixed statistics: sums over the
+    positions, one entry per channel."""
+    if module.weight is None:
+        return lambda delta: 0.0
+    mean, scale = module.running_mean, (module.running_var + module.eps).rsqrt()
+    positions = a.flatten(2) if a.dim() > 2 else a[:, :, None]
+
+    def rule(delta):
+        delta = delta.flatten(2) if delta.dim() > 2 else delta[:, :, None]
+        bias = delta.sum(2)
+        weight = (
+            torch.einsum("nct,nct->nc", delta, positions) - mean * bias
+        ) * scale  # sum over t of delta (a - mean) / sd
+        return _squares(weight, weight_mask) + _bias(module, bias, bias_mask)
+
+    return rule
+
+
+def _layer_norm(module, a, weight_mask, bias_mask):
+    """y = weight * normalised + bias: sums over the positions before the normalised shape."""
+    if module.weight is None:
+        return lambda delta: 0.0
+    normalised = F.layer_norm(a, module.normalized_shape, eps=module.eps)
+    positions = tuple(range(1, a.dim() - len(module.normalized_shape)))
+
+    def rule(delta):
+        weight, bias = (t.sum(positions) if positions else t for t in (delta * normalised, delta))
+        return _squares(weight, weight_mask) + _bias(module, bias, bias_mask)
+
+    return rule
+
+
+def _linear(a, mask):
+    """Linear layer: the gradient is delta a' (a sum of such over positions, for sequences)."""
+    if a.dim() > 2:
+        rule = _matrix([a.flatten(1, -2)], None if mask is None else [mask])
+        return lambda delta: rule(delta.flatten(1, -2))
+    if mask is None:
+        squares = a.square().sum(1)
+        return lambda delta: squares * delta.square().sum(1)
+    squares, kept = a.square(), mask.to(a.dtype)
+    return lambda delta: ((delta.square() @ kept) * squares).sum(1)
+
+
+def _convolution(module, a, mask):
+    """Convolution = for each place in the kernel, a Linear layer on the input shifted to it,
+    position by position; per group."""
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise ValueError(
+            f"convolutions with padding_mode {module.padding_mode!r} and padding"
+            f" {module.padding!r} have no rule; use zeros and numbers"
+        )
+    n, groups, (kh, kw), (sh, sw), (dh, dw) = (
+        len(a), module.groups, module.kernel_size, module.stride, module.dilation,
+    )
+    (ph, pw) = module.padding
+    height, width = (
+        (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1,
+        (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1,
+    )
+    padded = a.new_zeros(
+        n, a.shape[2] + 2 * ph, a.shape[3] + 2 * pw, a.shape[1]
+    )  # (n, h, w, c): a position's channels lie together
+    padded[:, ph : ph + a.shape[2], pw : pw + a.shape[3]] = a.permute(0, 2, 3, 1)
+    places = [(i, j) for i in range(kh) for j in range(kw)]
+    window = a.new_empty(
+        n, height, width, a.shape[1]
+    )  # one buffer for all places: fresh memory costs more than the copy
+
+    def grouped(t):  # (n, positions, channels) -> (n groups, positions, channels / groups)
+        return t if groups == 1 else t.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    def shifted(i, j):
+        i, j = i * dh, j * dw
+        window.copy_(
+            padded[:, i : i + sh * (height - 1) + 1 : sh, j : j + sw * (width - 1) + 1 : sw]
+        )
+        return grouped(window.flatten(1, 2))
+
+    masks = None
+    if mask is not None:
+        masks = [
+            mask[:, :, i, j]
+            if groups == 1
+            else mask[:, :, i, j].unflatten(0, (groups, -1)).repeat(n, 1, 1)
+            for i, j in places
+        ]
+    rule = _matrix([partial(shifted, i, j) for i, j in places], masks)
+    return lambda delta: rule(grouped(delta.flatten(2).transpose(1, 2))).view(n, groups).sum(1)
+
+
+def _matrix(inputs, masks):
+    """delta (m, t, q) -> (m,): the sum over ``inputs`` a (m, t, p) (or functions that make one) of
+    |sum_t delta_t a_t'|^2.
+
+    Either the gradients themselves (q x p each), or the sum of the inputs' Gram matrices (t x t)
+    against that of delta: the cheaper.
+    """
+
+    def made(one):
+        return one() if callable(one) else one
+
+    t, p = made(inputs[0]).shape[1:]
+    gram = []
+
+    def rule(delta):
+        q = delta.shape[2]
+        if masks is not None or t * (p * len(inputs) + q) > p * q * len(inputs):
+            transposed = delta.transpose(1, 2).contiguous()
+            return sum(
+                _squares(transposed @ made(one), masks and masks[k]) for k, one in enumerate(inputs)
+            )
+        if not gram:
+            gram.append(sum(a @ a.transpose(1, 2) for a in map(made, inputs)))
+        return torch.linalg.vecdot(gram[0].flatten(1), (delta @ delta.transpose(1, 2)).flatten(1))
+
+    return rule

@@ -1,0 +1,91 @@
+"""A figure shows what its verdict was computed from: change a measurement on which an effect
+depends, and a curve must change. For every panel with effects, on made-up measurements."""
+
+import hashlib
+from types import SimpleNamespace
+
+import achille_deficits
+import achille_layers
+import achille_window
+import blur_deficit
+import numpy as np
+import phases_reconstruction
+import phases_transfer
+import pytest
+import revisiting_gradient
+import revisiting_information
+import revisiting_turning_point
+
+from clp_min.study.panel import Panel
+from clp_min.study.plot import draw, figures
+from clp_min.study.record import Results
+
+SCRIPTS = [
+    achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
+    phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
+]
+PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
+SHAPES = {"layers": (4,), "classes": (3, 10)}  # measurements that are lists
+
+
+class MadeUp(Results):
+    """Every measurement at every point 0..309; ``changed`` (key, name) has other values."""
+
+    def __init__(self, seeds, changed=None):
+        super().__init__(None, seeds)
+        self.changed, self.read = changed, set()
+
+    def points(self, key, name):
+        self.read.add((key, name))
+        return list(range(310))
+
+    def values(self, key, name):
+        self.read.add((key, name))
+        salt = "changed" if (key, name) == self.changed else ""
+        digest = hashlib.sha256(f"{key} {name} {salt}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return np.exp(rng.normal(size=(len(self.seeds), 310, *SHAPES.get(key, ()))))
+
+
+def made(script, panel, changed=None):
+    configs = getattr(script, "CONFIGS", None) or script.phases.CONFIGS
+    data = next(data for data, scale in configs if scale == "quick")
+    results = MadeUp([0, 1, 2, 3], changed)
+    arguments = SimpleNamespace(to=None)
+    study = SimpleNamespace(
+        config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
+        data=data, scale="quick", classes=10,
+    )
+    return panel(study), results.read
+
+
+def numbers(curves):
+    return [curve.values for axes in curves for curve in axes.curves]
+
+
+def differ(a, b):
+    return any(not np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("script, panel", PANELS, ids=lambda p: p.__name__)
+def test_draw__every_run_that_an_effect_uses_is_drawn(script, panel):
+    before, read = made(script, panel)
+    assert before.effects and read
+    decisive = 0
+    for changed in sorted(read):
+        after, _ = made(script, panel, changed)
+        if differ(*([e.values for e in one.effects] for one in (before, after))):
+            decisive += 1
+            main = ([a for a in one.axes if not a.figure] for one in (before, after))
+            assert differ(*map(numbers, main)), f"{changed} decides and is not drawn"
+    assert decisive > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script, panel", PANELS, ids=lambda p: p.__name__)
+def test_draw__every_panel_and_its_results_file(script, panel):
+    panel, _ = made(script, panel)
+    again = Panel.from_dict(panel.to_dict())
+    for figure in figures(panel):
+        draw(panel, figure)
+    assert again.verdict == panel.verdict
