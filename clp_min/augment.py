@@ -16,9 +16,8 @@ def random_crop(x, generator, padding=4):
     rows = offset[0] + torch.arange(h, device=x.device)  # (n, h)
     columns = offset[1] + torch.arange(w, device=x.device)  # (n, w)
     image = torch.arange(n, device=x.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )  # (n, h, w, c) -> (n, c, h, w)
+    # (n, h, w, c) -> (n, c, h, w)
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def random_flip(x, generator):

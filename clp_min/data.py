@@ -58,8 +58,8 @@ class Dataset:
         )
 
     def subset(self, n, *key):
-        """``n`` training examples, the classes as balanced as their numbers allow (see
-        ``stratified``)."""
+        """``n`` training examples, the classes as balanced as their
+        numbers allow (see ``stratified``)."""
         chosen = stratified(self.train[1], n, *key)
         return replace(self, train=(self.train[0][chosen], self.train[1][chosen]))
 

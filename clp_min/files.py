@@ -21,8 +21,8 @@ import numpy as np
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads CIFAR's pickles: NumPy arrays and built-in containers, and nothing that could run
-    code."""
+    """Reads CIFAR's pickles: NumPy arrays and built-in containers, and nothing
+    that could run code."""
 
     ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
 
@@ -266,9 +266,8 @@ def download_set(name, root):
                     f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again"
                 )
             _unpack(archive, temporary / "content")
-        inner = (
-            temporary / "content" / Path(folder).name
-        )  # archives bring their folder along, single files do not
+        # archives bring their folder along, single files do not
+        inner = (temporary / "content" / Path(folder).name)
         content = inner if inner.is_dir() else inner.parent
         if md5 is None:  # Tiny ImageNet publishes no sum
             _check_tiny_imagenet(content)

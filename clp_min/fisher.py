@@ -3,12 +3,12 @@ a parameter gradient.
 
     Tr F = E_x E_{y ~ p(y|x)} |grad_theta log p(y|x)|^2    (Achille et al.; "Revisiting ...", Eq. 1)
 
-The gradient of log p(y|x) in the logits is e_y - p, so Tr F(x) = sum_k |J' b_k|^2 for any b_k with
-sum_k b_k b_k' = diag(p) - pp', where J = d logits / d theta. One forward pass keeps each layer's
-input a; one backward pass per b gives the gradients delta of the layers' outputs; and the squared
-norm of one example's gradient follows from a and delta alone: |a|^2 |delta|^2 for a Linear layer.
-The order matters: square per example, then average. The square of the averaged gradient is another,
-smaller number.
+The gradient of log p(y|x) in the logits is e_y - p, so Tr F(x) = sum_k |J' b_k|^2 for any b_k
+with sum_k b_k b_k' = diag(p) - pp', where J = d logits / d theta. One forward pass keeps each
+layer's input a; one backward pass per b gives the gradients delta of the layers' outputs; and the
+squared norm of one example's gradient follows from a and delta alone: |a|^2 |delta|^2 for a
+Linear layer. The order matters: square per example, then average. The square of the averaged
+gradient is another, smaller number.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class FisherTrace:
 
 
 def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=None):
-    """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the n examples
-    -> FisherTrace.
+    """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the
+    n examples -> FisherTrace.
 
     labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
             "sampled"        one label y ~ p(y|x) per example: unbiased, one pass; useless once p is
@@ -82,9 +82,8 @@ def by_weight_layer(per_layer, model):
 
 
 def per_example_fisher(model, x, labels="expected", masks=None, generator=None):
-    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms.
-    Only the eigenvalues ("expected", "signs") and the check of given labels make the device
-    wait."""
+    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms. Only
+    the eigenvalues ("expected", "signs") and the check of given labels make the device wait."""
     if torch.is_tensor(labels):
         _check_labels(labels, x)
     with torch.enable_grad():
@@ -98,8 +97,8 @@ def per_example_gradient_norms(model, x, y, masks=None):
     """Squared norms (n,) of each example's cross-entropy gradient |grad_theta (-log p(y_i|x_i))|^2;
     x (n, ...), y (n,) integers.
 
-    Exact. Only one batch's layer inputs and output gradients are alive at once. Errors as
-    ``fisher_trace``.
+    Exact. Only one batch's layer inputs and output gradients are alive at
+    once. Errors as ``fisher_trace``.
     """
     return sum(per_example_fisher(model, x, y, masks).values())
 

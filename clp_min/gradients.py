@@ -67,7 +67,7 @@ def effective_gradient(gradient, direction):
 
 def optimum(snapshots, accuracies, top=10):
     """Mean (p,) of the ``top`` snapshots (list of (p,), or a tensor (k, p)) with the highest test
-    accuracies (k,), ties to the earlier one.
+    accuracies (k,), ties go to the earlier snapshot.
 
     The paper's stand-in for the minimum (section 4.4). It is chosen on the test set, which is
     harmless for a direction and would not be for an accuracy. ValueError: no snapshots, or another
@@ -81,9 +81,8 @@ def optimum(snapshots, accuracies, top=10):
             f" {len(accuracies)}, {top}"
         )
     order = sorted(range(len(snapshots)), key=lambda i: (-float(accuracies[i]), i))[:top]
-    total = torch.zeros_like(
-        snapshots[order[0]], dtype=torch.float64
-    )  # one at a time: they may lie on disk
+    # one at a time: they may lie on disk
+    total = torch.zeros_like(snapshots[order[0]], dtype=torch.float64)
     for i in order:
         total += snapshots[i]
     return (total / len(order)).to(snapshots[order[0]].dtype)
@@ -92,10 +91,10 @@ def optimum(snapshots, accuracies, top=10):
 def gradient_norms(model, x, y, batches, direction):
     """Norms at one point: of batch gradients, their projections, and the full gradient -> dict.
 
-    "stochastic", "effective" (projected on ``direction`` (p,)) and "on_full" (projected on the full
-    gradient, Definition 1) are means over ``batches``, a list of indices into x (n, ...), y (n,);
-    "full" is the full gradient's norm, "cosine" that of the direction with the negative full
-    gradient.
+    "stochastic", "effective" (projected on ``direction`` (p,)) and "on_full" (projected on
+    the full gradient, Definition 1) are means over ``batches``, a list of indices into x
+    (n, ...), y (n,); "full" is the full gradient's norm, "cosine" that of the direction
+    with the negative full gradient.
     """
     gradients = [full_gradient(model, x[batch], y[batch]) for batch in batches]
     if sum(map(len, batches)) == len(x):  # together they are the whole set

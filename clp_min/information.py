@@ -151,8 +151,8 @@ def _row_entropy(cells, kept, states):
 
 
 def _codes(cells, states):
-    """One number per row, equal for equal rows; packed into 63 bits as far as they go, then
-    renumbered."""
+    """One number per row, equal for equal rows; packed into 63 bits as far as
+    they go, then renumbered."""
     codes, size = np.zeros(len(cells), dtype=np.int64), 1
     for column in cells.T:
         if size > 2**62 // states:

@@ -51,10 +51,12 @@ def layer_rule(name, module, a, masks):
         return lambda delta: module.squared_gradient_norms(a, delta)
     if isinstance(module, nn.Linear):
         weight = _linear(a, weight_mask)
-        return lambda delta: (
-            weight(delta)
-            + _bias(module, delta.flatten(1, -2).sum(1) if delta.dim() > 2 else delta, bias_mask)
-        )
+
+        def linear(delta):
+            summed = delta.flatten(1, -2).sum(1) if delta.dim() > 2 else delta
+            return weight(delta) + _bias(module, summed, bias_mask)
+
+        return linear
     if isinstance(module, nn.Conv2d):
         weight = _convolution(module, a, weight_mask)
         return lambda delta: weight(delta) + _bias(module, delta.flatten(2).sum(2), bias_mask)
@@ -85,9 +87,8 @@ def _batch_norm(module, a, weight_mask, bias_mask):
     def rule(delta):
         delta = delta.flatten(2) if delta.dim() > 2 else delta[:, :, None]
         bias = delta.sum(2)
-        weight = (
-            torch.einsum("nct,nct->nc", delta, positions) - mean * bias
-        ) * scale  # sum over t of delta (a - mean) / sd
+        # sum over t of delta (a - mean) / sd
+        weight = (torch.einsum("nct,nct->nc", delta, positions) - mean * bias) * scale
         return _squares(weight, weight_mask) + _bias(module, bias, bias_mask)
 
     return rule
@@ -135,14 +136,12 @@ def _convolution(module, a, mask):
         (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1,
         (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1,
     )
-    padded = a.new_zeros(
-        n, a.shape[2] + 2 * ph, a.shape[3] + 2 * pw, a.shape[1]
-    )  # (n, h, w, c): a position's channels lie together
+    # (n, h, w, c): a position's channels lie together
+    padded = a.new_zeros(n, a.shape[2] + 2 * ph, a.shape[3] + 2 * pw, a.shape[1])
     padded[:, ph : ph + a.shape[2], pw : pw + a.shape[3]] = a.permute(0, 2, 3, 1)
     places = [(i, j) for i in range(kh) for j in range(kw)]
-    window = a.new_empty(
-        n, height, width, a.shape[1]
-    )  # one buffer for all places: fresh memory costs more than the copy
+    # one buffer for all places: fresh memory costs more than the copy
+    window = a.new_empty(n, height, width, a.shape[1])
 
     def grouped(t):  # (n, positions, channels) -> (n groups, positions, channels / groups)
         return t if groups == 1 else t.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)

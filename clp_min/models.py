@@ -1,5 +1,5 @@
-"""The networks of the five papers: images (n, *shape) to logits (n, classes); the softmax is in the
-loss.
+"""The networks of the five papers: images (n, *shape) to logits (n, classes); the softmax
+is in the loss.
 
 Every constructor takes the shape of one input, (channels, height, width) or (d,), and the number of
 classes. Initialisation is an argument: ``init`` is called on the finished model
@@ -36,8 +36,8 @@ def linear_softmax(shape, classes, bias=False, init=None):
 
 
 def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
-    """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each
-    activation."""
+    """Fully connected net with ``hidden`` widths; ``norm`` puts
+    BatchNorm1d before each activation."""
     sizes, layers = (math.prod(shape), *hidden, classes), [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         layers.append(nn.Linear(inputs, outputs, bias=bias))
@@ -146,8 +146,8 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
 
 
 def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):
-    """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of Ash & Adams
-    (701,466)."""
+    """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of
+    Ash & Adams (701,466)."""
     return resnet(shape, classes, (2, 2, 2, 2), [width * 2**i for i in range(4)], init)
 
 

@@ -21,8 +21,8 @@ def layer_features(model, x, batch_size=1000):
     """{-1, -2, -3: (n, features)} of x (n, ...), flattened; a layer that the net does not have is
     left out (a linear net has -1 alone).
 
-    ValueError: no Linear layer, or BatchNorm in training mode (its features would depend on the
-    batch).
+    ValueError: no Linear layer, or BatchNorm in training mode (its features would
+    depend on the batch).
     """
     modules = list(model.modules())
     linear = [m for m in modules if isinstance(m, nn.Linear)]
@@ -64,7 +64,7 @@ def layer_features(model, x, batch_size=1000):
 
 def _standardised(features, test_features):
     """Mean 0 and, on the training data, variance 1; less for a feature that hardly varies there
-    (a unit that one image wakes): it would explode on held-out data."""
+    (a unit active for a single image): it would explode on held-out data."""
     mean, sd = features.mean(0), features.std(0)
     floor = 0.1 * sd.square().mean().sqrt()
     sd = sd.clamp(min=float(floor) or 1.0)
@@ -125,8 +125,8 @@ def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
 
 
 def linear_decoder(features, shape):
-    """The one-layer decoder of the authors' code: Linear to an image of ``shape`` (channels,
-    side, side)."""
+    """The one-layer decoder of the authors' code: Linear to an image of
+    ``shape`` (channels, side, side)."""
     channels, side, _ = shape
     return nn.Sequential(nn.Linear(features, channels * side * side), nn.Unflatten(1, shape))
 
@@ -193,9 +193,9 @@ def trained_probe(
 def class_shares(features, y, classes):
     """How much of each attribute belongs to one class ("learning phases", Fig. 4).
 
-    features (n, attributes), y (n,) -> (share (attributes,), means (attributes, classes)): positive
-    class means, and the largest one's share of their sum, 1/classes to 1; nan for an attribute
-    without any.
+    features (n, attributes), y (n,) -> (share (attributes,), means (attributes, classes)):
+    positive class means, and the largest one's share of their sum, 1/classes to 1; nan for
+    an attribute without any.
     """
     means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)
     total = means.sum(0)
@@ -204,8 +204,8 @@ def class_shares(features, y, classes):
 
 
 def fresh_decoder_loss(features, x, test_features, test_x, *key):
-    """``trained_decoder_loss`` of a new deconvolution decoder; all its randomness comes from
-    ``key``."""
+    """``trained_decoder_loss`` of a new deconvolution decoder; all its
+    randomness comes from ``key``."""
     with global_seed(*key, "decoder"):
         decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
     g = generator(x.device, *key, "decoder batches")

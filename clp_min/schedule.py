@@ -1,5 +1,5 @@
-"""A run is a schedule: a list of phases. ``sweep`` trains several schedules and trains their shared
-beginnings once.
+"""A run is a schedule: a list of phases. ``sweep`` trains several schedules and trains
+their shared beginnings once.
 
     schedules = {d: [Phase(d, deficit=blur), Phase(40)] for d in (0, 5, 10, 20, 40)}
     for epoch, state, names in sweep(setup, schedules, seed=0):
@@ -85,8 +85,8 @@ def redraw(setup, state):
 
 
 def shrink_and_perturb(shrink, perturb):
-    """Event: train.shrink_perturb towards a newly initialised net, and a fresh optimizer (Ash &
-    Adams 2020)."""
+    """Event: train.shrink_perturb towards a newly initialised net, and a fresh optimizer
+    (Ash & Adams 2020)."""
 
     def event(setup, state):
         shrink_perturb(
@@ -98,8 +98,8 @@ def shrink_and_perturb(shrink, perturb):
 
 
 def _settings(phase):
-    """What makes two phases train alike: every field but the length; functions and tensors by
-    identity."""
+    """What makes two phases train alike: every field but the length; functions
+    and tensors by identity."""
     values = [getattr(phase, f.name) for f in fields(phase) if f.name not in ("epochs", "event")]
     return tuple(v if isinstance(v, (int, float, type(None))) else id(v) for v in values)
 
@@ -131,8 +131,8 @@ def phase_at(phases, epoch):
 
 
 def distinct_epochs(schedules):
-    """Number of epochs that ``sweep`` trains for these schedules (phases with ``until`` at their
-    cap)."""
+    """Number of epochs that ``sweep`` trains for these schedules (phases with
+    ``until`` at their cap)."""
     total, stack = 0, [{name: (0, 0) for name in schedules}]
     while stack:
         for group in _part(schedules, stack.pop()):
@@ -144,9 +144,8 @@ def distinct_epochs(schedules):
 def branches(schedules):
     """The schedules in groups that share no epoch: what parts before the first one. One that
     trains nothing is in the first group."""
-    groups = [list(group) for group in _part(schedules, {name: (0, 0) for name in schedules})] or [
-        []
-    ]
+    start = {name: (0, 0) for name in schedules}
+    groups = [list(group) for group in _part(schedules, start)] or [[]]
     groups[0] += [name for name in schedules if not any(name in group for group in groups)]
     return [{name: schedules[name] for name in schedules if name in group} for group in groups]
 

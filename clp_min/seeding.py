@@ -10,16 +10,16 @@ import torch
 
 
 def derive_seed(*key):
-    """A 63-bit seed that depends on every part of ``key`` (ints, strings …): equal keys, equal
-    seeds."""
+    """A 63-bit seed that depends on every part of ``key`` (ints, strings …):
+    equal keys, equal seeds."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
 
 
 def generator(device, *key):
     """A torch.Generator on ``device`` seeded by ``key``: the only place that makes one.
 
-    The meta device holds no numbers and has no generators: there the answer is None, which torch's
-    samplers accept.
+    The meta device holds no numbers and has no generators: there the answer is None,
+    which torch's samplers accept.
     """
     if torch.device(device).type == "meta":
         return None
@@ -32,8 +32,7 @@ def global_seed(*key):
     the CPU's back after it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(*key))
-        if (
-            torch.cuda.is_initialized()
-        ):  # torch.manual_seed would keep a traceback of every call until CUDA starts
+        # torch.manual_seed would keep a traceback of every call until CUDA starts
+        if (torch.cuda.is_initialized()):
             torch.cuda.manual_seed_all(derive_seed(*key))
         yield

@@ -24,9 +24,8 @@ def _bilinear(grid, size):
 def _textures(rng, n, size, coarse, fine, noise):
     y = np.arange(n) % 10
     rng.shuffle(y)
-    prototypes = np.random.default_rng(12345).normal(
-        size=(10, 4, 4, 3)
-    )  # the coarse cue: the same in every set
+    # the coarse cue: the same in every set
+    prototypes = np.random.default_rng(12345).normal(size=(10, 4, 4, 3))
     images = 0.5 * _bilinear(coarse * prototypes[y] + rng.normal(size=(n, 4, 4, 3)), size)
     theta = np.pi * (y % 5) / 5 + rng.normal(0, 0.06, n)
     wavelength = np.where(y < 5, 2.6, 4.0) * np.exp(rng.normal(0, 0.04, n))
@@ -122,10 +121,10 @@ def shapes(
     plus, cross, diagonal, triangle.
 
     Position ± 0.2 of the image, scale 0.8..1.2, rotation sd 0.1 rad, brightness uniform in
-    ``amplitude``, white noise of sd ``noise``; with ``colour`` each shape has a random hue (a task
-    for transfer: which channel is largest?), whose strongest channel is that of the class (k mod 3)
-    in a share ``class_colour`` of the images and unrelated to it in the others. Classes are
-    balanced.
+    ``amplitude``, white noise of sd ``noise``; with ``colour`` each shape has a random hue (a
+    task for transfer: which channel is largest?), whose strongest channel is that of the
+    class (k mod 3) in a share ``class_colour`` of the images and unrelated to it in the
+    others. Classes are balanced.
     """
     train = _shapes(
         np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour

@@ -72,10 +72,9 @@ class Setup:
 
 @dataclass(eq=False)
 class State:
-    """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps
-    done, epoch at which the learning rate's schedule started, mean training loss of the last
-    epoch; ``event``: an event has just happened and no epoch since; ``phase``: the phase it is
-    in."""
+    """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps done,
+    epoch at which the learning rate's schedule started, mean training loss of the last epoch;
+    ``event``: an event has just happened and no epoch since; ``phase``: the phase it is in."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -162,8 +161,8 @@ def train_epoch(setup, phase, state):
     generator that yields after every step.
 
     Order, augmentation and deficit draw from generators that depend on (seed, epoch) alone. The
-    loop never waits for the device: the loss is read once, at the end. ArithmeticError: the loss is
-    not finite.
+    loop never waits for the device: the loss is read once, at the end. ArithmeticError: the
+    loss is not finite.
     """
 
     def chosen(name):
@@ -216,8 +215,8 @@ def training_step(
     model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None,
     channels_last=False,
 ):
-    """One optimisation step on one batch -> the loss before it (a tensor; nothing waits for the
-    device)."""
+    """One optimisation step on one batch -> the loss before it (a tensor; nothing
+    waits for the device)."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     with nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast):
@@ -275,8 +274,8 @@ def shrink_perturb(model, fresh, shrink, perturb):
 
 
 def save_checkpoint(path, content):
-    """Write ``content`` (tensors, numbers, strings, containers) to path; the file before it stays
-    as path.previous.
+    """Write ``content`` (tensors, numbers, strings, containers) to path; the file before
+    it stays as path.previous.
 
     Under a temporary name first, so that a kill at any moment leaves a whole file.
     """

@@ -35,10 +35,11 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x):
+        # (n, heads, t, d / heads)
         q, k, v = (
             layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer in (self.q, self.k, self.v)
-        )  # (n, heads, t, d / heads)
+        )
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -62,9 +63,9 @@ class DeiT(nn.Module):
     """Images (n, channels, side, side) -> logits (n, classes): the mean of the class head's and the
     distillation head's.
 
-    Defaults are those of "Revisiting critical learning periods", B.1: patch 4, dim 512, hidden 512,
-    8 heads, depth 4 (the text gives the number of heads twice; its second value is read as the
-    depth).
+    Defaults are those of "Revisiting critical learning periods", B.1: patch 4, dim 512,
+    hidden 512, 8 heads, depth 4 (the text gives the number of heads twice; its second value
+    is read as the depth).
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Settings shared by the scripts on Achille, Rovere & Soatto, "Critical learning periods in deep
-networks".
+"""Settings shared by the scripts on Achille, Rovere & Soatto, "Critical learning
+periods in deep networks".
 
 Scripts: blur_deficit, achille_window, achille_deficits, achille_layers. Settings only; not a
 script. Each script extends ``Config`` with its own rows.

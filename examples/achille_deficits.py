@@ -50,8 +50,8 @@ def achille_deficits(study):
 
 
 def achille_pretraining(study):
-    """Pre-training on blurred images, then an ordinary run (fresh optimizer and rate) on sharp
-    ones.
+    """Pre-training on blurred images, then an ordinary run (fresh optimizer and
+    rate) on sharp ones.
 
     Reproduced if the longest pre-training ends below no pre-training (paired).
     """

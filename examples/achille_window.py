@@ -1,5 +1,5 @@
-"""When does a deficit hurt? A window of blur of fixed length at different onsets (Achille et al.
-2018).
+"""When does a deficit hurt? A window of blur of fixed length at different onsets
+(Achille et al. 2018).
 
 After every window the same number of sharp epochs follows; each is compared with an all-sharp run
 of the same total length.

@@ -66,8 +66,8 @@ def final_axes(curves):
 
 
 def achille_blur(study):
-    """Final test accuracy against the epoch at which the blur is removed; as many sharp epochs
-    follow.
+    """Final test accuracy against the epoch at which the blur is removed; as
+    many sharp epochs follow.
 
     Reproduced if the longest deficit costs more than 5 points (paired by seed, against no deficit),
     and no shorter deficit costs more than the next longer one (means).
@@ -85,8 +85,8 @@ def achille_blur(study):
 
 
 def achille_matched(study):
-    """achille_blur against an all-sharp run of the same TOTAL length: over-fitting costs accuracy
-    too.
+    """achille_blur against an all-sharp run of the same TOTAL length:
+    over-fitting costs accuracy too.
 
     Reproduced if the longest deficit costs more than 5 points against that run.
     """

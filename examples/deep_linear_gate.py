@@ -1,5 +1,5 @@
-"""A critical period in closed form: two pathways of a deep linear network, one gated early, in the
-middle, late.
+"""A critical period in closed form: two pathways of a deep linear network, one gated early,
+in the middle, late.
 
 The scalar equations of each mode (theory/deep_linear.py) beside gradient descent on whole weight
 matrices in PyTorch, on the eight-item hierarchy (Kleinman, Achille & Soatto, "Critical learning

@@ -100,8 +100,8 @@ def binned(study, outside):
 
 
 def standard_scores(study, per_logit):
-    """(scales,): (measured - closed form - first-order bias) / standard error of a plug-in
-    entropy."""
+    """(scales,): (measured - closed form - first-order bias) / standard error
+    of a plug-in entropy."""
     c, scores = study.config, []
     n = len(study.seeds) * c.examples * c.logits
     for scale, measured in zip(c.scales, per_logit.mean(0)):
@@ -112,8 +112,8 @@ def standard_scores(study, per_logit):
 
 
 def kl_against_quadratic():
-    """KL divergence in both directions against half the Fisher quadratic form, and the size of
-    the step."""
+    """KL divergence in both directions against half the Fisher quadratic form, and the
+    size of the step."""
     rng, sizes = np.random.default_rng(0), np.geomspace(1e-3, 1, 20)
     x, w, e = rng.normal(size=(20, 4)), rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
 

@@ -1,5 +1,5 @@
-"""Settings shared by the scripts on "Understanding and leveraging the learning phases of neural
-networks".
+"""Settings shared by the scripts on "Understanding and leveraging the learning
+phases of neural networks".
 
 Scripts: phases_reconstruction, phases_transfer. Settings only; not a script.
 """
@@ -53,8 +53,8 @@ CONFIGS = scales(Config, SETS, dict(seeds=1, train_size=256, last=3), list(SETS)
 
 
 def load(study, seed, name=None, **generator):
-    """The data set of one seed (the study's, or the one of this name), standardised, on the
-    device."""
+    """The data set of one seed (the study's, or the one of this name),
+    standardised, on the device."""
     settings = dict(study.config.generator) if name is None else {}
     return study.prepared_data(seed, name, **settings, **generator)
 

@@ -21,10 +21,10 @@ LOSS = "reconstruction loss / variance"
 def phases_fig1(study):
     """Linear softmax regression.
 
-    Reproduced if the loss from the logits falls and rises again, each by > .01 of the variance; the
-    place of the least loss is chosen for each seed on the others. The theory says that logits never
-    rise in the linear model of the data, so this decides for real inputs; softmax outputs stand
-    beside them.
+    Reproduced if the loss from the logits falls and rises again, each by > .01 of the variance;
+    the place of the least loss is chosen for each seed on the others. The theory says that
+    logits never rise in the linear model of the data, so this decides for real inputs; softmax
+    outputs stand beside them.
     """
     keys = {"loss": "from the logits", "loss_softmax": "from the softmax outputs"}
     dips, found, axes = dips_of(study.results, "linear", keys)
@@ -35,8 +35,8 @@ def phases_fig1(study):
 def phases_fig2(study):
     """ResNet (or VGG), layers -1, -2, -3.
 
-    Reproduced if fig1's rule holds at layer -1, and fall and rise are both smaller at layer -3
-    (means).
+    Reproduced if fig1's rule holds at layer -1, and fall and rise are both smaller
+    at layer -3 (means).
     """
     keys = {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}
     dips, found, axes = dips_of(study.results, "net", keys)

@@ -62,8 +62,8 @@ def both_ways(gained, lost):
 
 
 def phases_probe_peak(study):
-    """The statement behind fig6: the probe's peak lies near the least reconstruction loss (layer
-    -1).
+    """The statement behind fig6: the probe's peak lies near the least
+    reconstruction loss (layer -1).
 
     Steps are powers of two; the places are each seed's own. Reproduced if the two places are within
     two doublings of each other, errors (at least a quarter of a doubling) included, and fig6's rule

@@ -1,5 +1,5 @@
-"""Settings shared by the scripts on "Revisiting critical learning periods in deep neural networks"
-(anonymous).
+"""Settings shared by the scripts on "Revisiting critical learning periods in
+deep neural networks" (anonymous).
 
 Scripts: revisiting_information, revisiting_gradient, revisiting_turning_point. Settings only; not a
 script. Each script extends ``Config`` with its own rows.

@@ -1,5 +1,5 @@
-"""Effective gradient along training ("Revisiting critical learning periods", sections 4.3, 4.4 and
-B.3).
+"""Effective gradient along training ("Revisiting critical learning periods", sections
+4.3, 4.4 and B.3).
 
 fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: other optimizers.
 The paper projects on the vector to the mean of the ten snapshots with the best test accuracy; the
@@ -153,8 +153,8 @@ def lost(results, name, unit="points of accuracy lost"):
 
 
 def shortness(results, name, start, length):
-    """Effects: how short the effective gradient is over ``length`` epochs from ``start`` on, in
-    logs.
+    """Effects: how short the effective gradient is over ``length`` epochs from
+    ``start`` on, in logs.
 
     Against normal training: its mean norm against that of as many epochs at the start, and its
     share of the stochastic gradient against that at the same epochs. The first alone would also

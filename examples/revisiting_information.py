@@ -1,5 +1,5 @@
-"""Fisher trace and mutual information while a deficit comes and goes ("Revisiting critical learning
-periods", 3.3).
+"""Fisher trace and mutual information while a deficit comes and goes ("Revisiting
+critical learning periods", 3.3).
 
 fig1 (ResNet) and fig5 (VGG): blur in the first, second or third period of three. fig2: how the
 impairment and the mutual information depend on the number of blurred epochs at the start. Findings
@@ -56,8 +56,8 @@ TRACE, BITS, LOST = "trace of the Fisher information", "I(X;T), bits", "accuracy
 def revisiting_fig1a(study):
     """ResNet, deficit in period 1 of 3.
 
-    Reproduced if log(Tr F / Tr F of the normal run at the same epoch), mean over the deficit, is
-    positive.
+    Reproduced if log(Tr F / Tr F of the normal run at the same epoch), mean over
+    the deficit, is positive.
     """
     return period_panel(study, "resnet", 1)
 
@@ -122,8 +122,8 @@ def period_panel(study, net, period):
 def log_surge(study, net, period, key="fisher"):
     """(seeds,): mean over the deficit's period of log(Tr F / Tr F of the normal run at that epoch).
 
-    key "fisher_clean": Tr F of the same nets on clean data, where the size of blurred inputs does
-    not enter.
+    key "fisher_clean": Tr F of the same nets on clean data, where the size of blurred
+    inputs does not enter.
     """
     length, results = study.config.period, study.results
     epochs = range((period - 1) * length + 1, period * length + 1)
@@ -132,8 +132,8 @@ def log_surge(study, net, period, key="fisher"):
 
 
 def revisiting_fig2(study):
-    """Impairment of the final accuracy, and information, against the number of first deficit
-    epochs.
+    """Impairment of the final accuracy, and information, against the number
+    of first deficit epochs.
 
     The impairment's peak is the smallest duration within one standard error of its maximum.
     Reproduced if for both nets information peaks (each seed's most informed epoch) before the
@@ -190,10 +190,10 @@ def revisiting_finding1(study):
 def revisiting_finding2(study):
     """Finding 2: in a deficit's period information falls while the Fisher trace goes on rising.
 
-    Period 2. Per seed: information lost from its peak in the period (chosen on the other seeds) to
-    the period's end, and log Tr F gained over the same epochs. Reproduced if both are positive for
-    both nets. Beside it: information with the logits rescaled to one size, in which their growth
-    cannot show.
+    Period 2. Per seed: information lost from its peak in the period (chosen on the other seeds)
+    to the period's end, and log Tr F gained over the same epochs. Reproduced if both are
+    positive for both nets. Beside it: information with the logits rescaled to one size, in which
+    their growth cannot show.
     """
     length = study.config.period
     epochs = dict(low=length + 1, high=2 * length)

@@ -1,5 +1,5 @@
-"""The theory of SGD behind "Revisiting critical learning periods": exact curves with Monte-Carlo
-points.
+"""The theory of SGD behind "Revisiting critical learning periods": exact
+curves with Monte-Carlo points.
 
 Theorem 1 says the Fisher trace vanishes, Theorem 2 that the effective gradient does. E|gradient|^2
 of the true, the stochastic and the effective gradient for a constant rate, for steps 1/(t+1), and

@@ -1,5 +1,5 @@
-"""The three phases of a linear softmax in closed form ("Understanding and leveraging the learning
-phases", 3).
+"""The three phases of a linear softmax in closed form ("Understanding and leveraging
+the learning phases", 3).
 
 Reconstruction error of the inputs from the outputs: flat, down, up. The paper's logits never show
 the rise, its softmax outputs do, and the flat phase needs a decoder of finite precision (noise
@@ -21,8 +21,8 @@ from theory.softmax_phases import (
 
 @dataclass(frozen=True)
 class Config:
-    """l classes, d attributes, strong features k times the weak; the paper has no numbers for
-    its theory."""
+    """l classes, d attributes, strong features k times the weak; the paper has no
+    numbers for its theory."""
 
     seeds: int = 10  # of the random start
     l: int = 10

@@ -64,9 +64,10 @@ def test_downsample_blur__without_antialias_equals_four_neighbours():
 
 def test_downsample_blur__antialias_averages_with_a_triangle():
     x = picture(1, 1, 32, 32)
+    # a tent of half width 4 source pixels
     weights = np.maximum(
         0, 1 - np.abs((np.arange(32) + 0.5) - (np.arange(8)[:, None] + 0.5) * 4) / 4
-    )  # a tent of half width 4 source pixels
+    )
     weights /= weights.sum(1, keepdims=True)
     small = weights @ x[0, 0].numpy() @ weights.T
     assert_close(downsample_blur(x, antialias=True)[0, 0], oracles.bilinear_image(small, 32), 1e-6)

@@ -147,8 +147,8 @@ def test_examples__real_data_at_smoke_scale(name, tmp_path):
     "mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")), ids=lambda p: p.stem
 )
 def test_mutants__each_fails(mutant):
-    """A plausible wrong solution is caught; the test that must catch it is named in its first
-    line."""
+    """A plausible wrong solution is caught; the test that must catch it is named
+    in its first line."""
     expected = re.search(r"caught by\s+(test_\w+)", mutant.read_text()).group(1)
     done = run(
         "-m", "pytest", "-q", "--student", mutant, "-k", expected, "-p", "no:cacheprovider",

@@ -30,8 +30,8 @@ MODELS = {  # the models of the papers with few classes, each with the shape of 
 
 
 def prepared(make, shape):
-    """A float64 model in eval mode, BatchNorm's statistics and affine parameters drawn, and
-    inputs."""
+    """A float64 model in eval mode, BatchNorm's statistics and affine
+    parameters drawn, and inputs."""
     model = make().double().eval()
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):

@@ -46,8 +46,8 @@ def test_flat_parameters__follow_the_order_of_parameters():
 
 @pytest.mark.claim("revisiting_definition1", verdict="holds")
 def test_effective_gradient__is_the_projection():
-    """P g = g_eff: parallel to d, g - P g orthogonal to d, P P g = P g, and the length of d does
-    not matter."""
+    """P g = g_eff: parallel to d, g - P g orthogonal to d, P P g = P g, and the length of
+    d does not matter."""
     g, d = torch.randn(50, dtype=torch.float64), torch.randn(50, dtype=torch.float64)
     projected = effective_gradient(g, d)
     assert_close((g - projected) @ d, 0.0, EXACT, 1e-10)

@@ -1,5 +1,5 @@
-"""Binned mutual information against dictionaries and loops, known channels, and its traps as
-numbers."""
+"""Binned mutual information against dictionaries and loops, known channels, and
+its traps as numbers."""
 
 import itertools
 import math

@@ -18,15 +18,15 @@ TORCHVISION_RESNET18, TORCHVISION_VGG16_BN_FEATURES, TORCHVISION_VGG11_FEATURES 
 @pytest.mark.parametrize(
     "make, expected",
     [
-        (
-            lambda: models.all_cnn(), 1_621_374 - 2 * 10,
-        ),  # the published 1,621,374 has BatchNorm on the logits too
+        # the published 1,621,374 has BatchNorm on the logits too
+        (lambda: models.all_cnn(), 1_621_374 - 2 * 10),
         (lambda: models.vgg(depth=16), TORCHVISION_VGG16_BN_FEATURES + 513 * 10),
         (lambda: models.vgg(depth=11, norm=False), TORCHVISION_VGG11_FEATURES + 513 * 10),
+        # CIFAR stem and head
         (
             lambda: models.resnet18(),
             TORCHVISION_RESNET18 - 3 * 49 * 64 + 3 * 9 * 64 - 513 * 1000 + 513 * 10,
-        ),  # CIFAR stem and head
+        ),
         (lambda: models.resnet18(width=16), 701_466),  # Ash & Adams' net
         (lambda: models.mlp((1, 28, 28), 10, (128,) * 6), 184_330),
         (lambda: models.mlp((3072,), 10, (100, 100)), 3073 * 100 + 101 * 100 + 101 * 10),
@@ -79,9 +79,8 @@ def test_models__one_real_step_at_paper_scale(name):
     torch.manual_seed(0)
     model = PAPER_SCALE[name]()
     x, y = torch.randn(128, 3, 32, 32), torch.arange(128) % 10
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-3
-    )  # small: the step must descend
+    # small: the step must descend
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-3)
     before = [p.detach().clone() for p in model.parameters()]
     first = float(training_step(model, optimizer, x, y))
     with torch.no_grad():

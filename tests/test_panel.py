@@ -104,9 +104,8 @@ def test_achille_blur__rule(accuracies, verdict):
             for d, a in zip(config.removals, accuracies)
         },
     )
-    for (
-        seed
-    ) in SEEDS:  # drops are paired: the jitter is the seed's own and cancels but for the longest
+    # drops are paired: the jitter is the seed's own and cancels but for the longest
+    for (seed) in SEEDS:
         run.log.add(seed, ["blur 40"], 70, accuracy=accuracies[-1] + JITTER[seed] / 10)
     assert blur_deficit.achille_blur(run).verdict == verdict
 
@@ -196,20 +195,16 @@ HUMP = {e: 4 - 0.1 * abs(e - 3) for e in range(1, 300)}  # information with a pe
     "losses, information, verdict",
     [
         ([0, 2, 9, 20, 12], HUMP, "reproduced"),
-        (
-            [0, 2, 9, 20, 30], HUMP, "not reproduced",
-        ),  # an impairment that rises to the edge of the grid has no peak
+        # an impairment that rises to the edge of the grid has no peak
+        ([0, 2, 9, 20, 30], HUMP, "not reproduced"),
         ([0, 0, 0, 0, 0], HUMP, "not reproduced"),  # none at all has none either
-        (
-            [0, 20, 9, 5, 3], {e: 4 - 0.1 * abs(e - 15) for e in HUMP}, "not reproduced",
-        ),  # impairment first
-        (
-            [0, 2, 9, 20, 12], {e: 4 - 0.01 * e for e in HUMP}, "not reproduced",
-        ),  # information falls from the start
+        # impairment first
+        ([0, 20, 9, 5, 3], {e: 4 - 0.1 * abs(e - 15) for e in HUMP}, "not reproduced"),
+        # information falls from the start
+        ([0, 2, 9, 20, 12], {e: 4 - 0.01 * e for e in HUMP}, "not reproduced"),
         ([0, 2, 9, 20, 12], {e: 4.0 for e in HUMP}, "not reproduced"),  # it has no peak, only noise
-        (
-            [0, 2, 9, 20, 12], {e: 4 - 3 / e for e in HUMP}, "not reproduced",
-        ),  # it rises to a plateau
+        # it rises to a plateau
+        ([0, 2, 9, 20, 12], {e: 4 - 3 / e for e in HUMP}, "not reproduced"),
     ],
 )
 def test_revisiting_fig2__rule(losses, information, verdict):
@@ -288,6 +283,7 @@ def test_revisiting_fig4a__same_gradients_as_in_normal_training_do_not_pass():
         ([0, 5, 20, 40, 50, 58, 57, 56, 56], 0.5, 20, "not reproduced"),  # converged long before
         ([0, 5, 20, 40, 50, 58, 57, 56, 56], 0.5, 10_000, "not reproduced"),  # never converged
         ([0, 5, 20, 40, 50, 60, 70, 80, 90], 0.5, 200, "not reproduced"),  # no turn inside the grid
+        # nor here
         (
             [
                 20 * math.log1p(d / 10) / math.log(25)
@@ -296,7 +292,7 @@ def test_revisiting_fig4a__same_gradients_as_in_normal_training_do_not_pass():
             3.0,
             130,
             "not reproduced",
-        ),  # nor here
+        ),
         ([0, 0, 0, 0, 0, 0, 0, 0, 0], 3.0, 90, "not reproduced"),  # no damage, much noise
         ([0, -5, -20, -40, -50, -55, -56, -56, -56], 0.5, 90, "not reproduced"),
     ],
@@ -321,12 +317,10 @@ def test_revisiting_turning_point__rule(lost, noise, converged, verdict):
 
 
 def test_first_near_largest__and_saturation():
-    assert (
-        first_near_largest([[0, 5, 9, 10], [0, 5, 11, 8], [0, 5, 9, 12]]) == 2
-    )  # means 9.67 and 10 ± 1.2
-    assert (
-        first_near_largest([[0, 5, 9, 10], [0, 5, 9, 10.2], [0, 5, 9, 9.9]]) == 3
-    )  # 9 and 10.03 ± .09
+    # means 9.67 and 10 ± 1.2
+    assert (first_near_largest([[0, 5, 9, 10], [0, 5, 11, 8], [0, 5, 9, 12]]) == 2)
+    # 9 and 10.03 ± .09
+    assert (first_near_largest([[0, 5, 9, 10], [0, 5, 9, 10.2], [0, 5, 9, 9.9]]) == 3)
     assert first_near_largest([[0, 5, 9, 10, 8]]) == 3  # one seed has no error
     assert (
         saturation([0, 5, 9.6, 10, 8]) == 2
@@ -376,9 +370,8 @@ def steps_of(name, **curves):
         (RISING, "not reproduced"),
         (RISING[::-1], "not reproduced"),
         (FLAT, "not reproduced"),
-        (
-            [20, 30, 45, 60, 75, 74.9, 74.8, 74.8], "not reproduced",
-        ),  # a loss of .2 points, certain and empty
+        # a loss of .2 points, certain and empty
+        ([20, 30, 45, 60, 75, 74.9, 74.8, 74.8], "not reproduced"),
     ],
 )
 def test_phases_fig6__rule(probe, verdict):

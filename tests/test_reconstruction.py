@@ -20,13 +20,11 @@ def test_layer_features__are_the_papers_layers():
     features = layer_features(net, x, batch_size=2)
     assert_close(features[-1], net(x), 1e-5)
     assert_close(features[-1], features[-2] @ net[-1].weight.T + net[-1].bias, 1e-5)
-    assert_close(
-        features[-3], net[:5](x).flatten(1), 1e-5
-    )  # stem (3 modules) and the first two of three blocks
+    # stem (3 modules) and the first two of three blocks
+    assert_close(features[-3], net[:5](x).flatten(1), 1e-5)
     plain = models.small_cnn().eval()
-    assert_close(
-        layer_features(plain, x)[-3], plain[:4](x).flatten(1), 1e-5
-    )  # after the second of three convolutions
+    # after the second of three convolutions
+    assert_close(layer_features(plain, x)[-3], plain[:4](x).flatten(1), 1e-5)
     assert set(layer_features(models.linear_softmax((768,), 10), x)) == {-1}
     assert not any(m._forward_hooks for m in net.modules())
     with pytest.raises(ValueError, match="BatchNorm"):
@@ -38,9 +36,8 @@ def test_layer_features__are_the_papers_layers():
 def ridge(features, target, test_features, penalty):
     mean, sd = features.mean(0), features.std(0, ddof=1)
     z, u = (features - mean) / sd, (test_features - mean) / sd
-    stacked = np.concatenate(
-        [z, np.sqrt(penalty * len(z)) * np.eye(z.shape[1])]
-    )  # the penalty as extra rows
+    # the penalty as extra rows
+    stacked = np.concatenate([z, np.sqrt(penalty * len(z)) * np.eye(z.shape[1])])
     padded = np.concatenate([target - target.mean(0), np.zeros((z.shape[1], target.shape[1]))])
     return u @ np.linalg.lstsq(stacked, padded, rcond=None)[0] + target.mean(0)
 
@@ -86,12 +83,10 @@ def test_reconstruction_loss__ridge_is_that_of_leave_one_out():
 
 def test_reconstruction_loss__ends_of_the_scale():
     x, v = torch.randn(200, 1, 3, 3), torch.randn(100, 1, 3, 3)
-    assert (
-        float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, [1e-9])) < 1e-6
-    )  # everything is there
-    assert_close(
-        reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9
-    )  # nothing: the mean image
+    # everything is there
+    assert (float(reconstruction_loss(x.flatten(1), x, v.flatten(1), v, [1e-9])) < 1e-6)
+    # nothing: the mean image
+    assert_close(reconstruction_loss(torch.zeros(200, 4), x, torch.zeros(100, 4), v), 1.0, 1e-9)
 
 
 def test_reconstruction_loss__a_unit_that_hardly_varies_does_not_explode():

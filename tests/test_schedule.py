@@ -1,5 +1,5 @@
-"""The sweep: forked equals alone, resumed equals uninterrupted, bit for bit; and what phases and
-events do."""
+"""The sweep: forked equals alone, resumed equals uninterrupted, bit for bit; and what
+phases and events do."""
 
 import math
 from functools import partial

@@ -118,9 +118,8 @@ def test_proposition1__larger_information_and_larger_variance():
     score = 4 * grid / (3 + grid**2)
     step = grid[1] - grid[0]
     assert_close((score**2 * density).sum() * step, student_t_location_information(3), 1e-5)
-    tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[
-        1:-1
-    ]  # x = sqrt(3) tan(a): density (2/pi) cos^2 a, x^2 = 3 tan^2 a
+    # x = sqrt(3) tan(a): density (2/pi) cos^2 a, x^2 = 3 tan^2 a
+    tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[1:-1]
     variance = (6 / np.pi * np.sin(tangent) ** 2).sum() * (tangent[1] - tangent[0])
     assert_close(variance, 3.0, 1e-5)
     assert student_t_location_information(3) > 1 / 2.0 and variance > 2.0  # against N(0, 2)
@@ -164,9 +163,8 @@ def phases_data(l, d, k):
 def test_simulate__scalar_equals_matrix_equals_autograd(l, d, k, lr):
     steps = 60
     delta, weights = simulate(l, d, k, lr, steps), full_matrix(l, d, k, lr, steps)
-    sums = weights.reshape(steps + 1, l, l, d // l).sum(
-        3
-    )  # (t, class of the logit, class of the attributes)
+    # (t, class of the logit, class of the attributes)
+    sums = weights.reshape(steps + 1, l, l, d // l).sum(3)
     f, g = sums[:, 0, 0], sums[:, 0, 1]
     assert_close(f - g, delta, 1e-10, 1e-12)
     assert_close(f + (l - 1) * g, np.ones(steps + 1), EXACT)
@@ -214,12 +212,10 @@ def test_optimal_loss__equals_least_squares_from_the_outputs(l, k, delta):
     assert_close(optimal_loss(delta, l, k), least_squares_loss(q, x), 1e-8)
     assert_close(optimal_loss(0.0, l, k), x.var(0).mean(), EXACT)
     assert_close(outputs(delta, l, k), q[l, 0], EXACT)
-    logits = delta * x + (1 - delta) / l * x.sum(
-        1, keepdims=True
-    )  # f - g = delta, f + (l - 1) g = 1
-    assert (
-        least_squares_loss(logits, x) < 1e-20
-    )  # with logits the reconstruction is exact: no phases
+    # f - g = delta, f + (l - 1) g = 1
+    logits = delta * x + (1 - delta) / l * x.sum(1, keepdims=True)
+    # with logits the reconstruction is exact: no phases
+    assert (least_squares_loss(logits, x) < 1e-20)
 
 
 def test_approximate_loss__is_within_twice_the_optimum():
@@ -310,8 +306,8 @@ def test_two_layer_fisher__bell_needs_depth():
 
 
 class Pathways(nn.Module):
-    """Two deep linear pathways as real matrices, started balanced in the singular directions of
-    the target."""
+    """Two deep linear pathways as real matrices, started balanced in the singular
+    directions of the target."""
 
     def __init__(self, left, right, depth, start):
         super().__init__()

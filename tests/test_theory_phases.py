@@ -192,9 +192,10 @@ def test_noisy_output_loss__three_phases_need_a_decoder_of_finite_precision():
         and turns(noisy_output_loss(delta[1:], 10, 4, 0.0)) == 2
         and turns(noisy_output_loss(delta, 10, 4, 0.0)) == 3
     )
+    # no rise to speak of
     assert (
         noisy_output_loss(delta, 10, 4, 0.3)[-1] - noisy_output_loss(delta, 10, 4, 0.3).min() < 0.01
-    )  # no rise to speak of
+    )
 
 
 def test_optimal_loss__vanishing_phases():

@@ -268,9 +268,8 @@ def test_interpolating_moments__all_three_vanish_and_equal_torch_sgd(dim, batch,
 def test_interpolating_moments__threshold_and_numbers():
     true, stochastic, effective = (v[40] for v in interpolating_moments(10, 1, 0.05, 40))
     assert_close([true, stochastic, effective], [0.05487, 0.65841, 0.16460], 1e-4)
-    assert_close(
-        interpolating_moments(10, 1, 0.5, 5)[0], 3.0 ** np.arange(6), EXACT
-    )  # although lr < 2/M = 2: assumption A4 is not met
+    # although lr < 2/M = 2: assumption A4 is not met
+    assert_close(interpolating_moments(10, 1, 0.5, 5)[0], 3.0 ** np.arange(6), EXACT)
     for lr, grows in ((0.16, False), (0.17, True)):
         assert (interpolating_moments(10, 1, lr, 9)[0][-1] > 1) == grows
 

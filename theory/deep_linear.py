@@ -39,11 +39,10 @@ def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start
 
 
 def early_gate_limit(strength, start=0.01):
-    """(K_a, K_b) after an early gate that lasts until a has learned the mode: (S - start,
-    start)."""
+    """(K_a, K_b) after an early gate that lasts until a has learned the mode:
+    (S - start, start)."""
     return strength - start, start
 
 
-HIERARCHY_STRENGTHS = np.sqrt(
-    [15.0, 7.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0]
-)  # of the eight-item hierarchy's input-output matrix
+# of the eight-item hierarchy's input-output matrix
+HIERARCHY_STRENGTHS = np.sqrt([15.0, 7.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0])

@@ -1,8 +1,8 @@
-"""Fisher information of a linear softmax, its limits, and the smallest net in which its trace has a
-bell shape.
+"""Fisher information of a linear softmax, its limits, and the smallest net in which its trace
+has a bell shape.
 
-"Revisiting critical learning periods", Eq. 1, Proposition 1, Theorem 1; the sparse-training paper,
-Appendix A.
+"Revisiting critical learning periods", Eq. 1, Proposition 1, Theorem 1; the
+sparse-training paper, Appendix A.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ def softmax_fisher_matrix(x, p):
 
 
 def softmax_fisher_trace(x, p):
-    """Tr F = E_x (1 - |p|^2) |x|^2; x (n, d), p (n, C) -> float. Largest, for given x, at
-    uniform p."""
+    """Tr F = E_x (1 - |p|^2) |x|^2; x (n, d), p (n, C) -> float. Largest, for given
+    x, at uniform p."""
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
     return float(((1 - (p**2).sum(1)) * (x**2).sum(1)).mean())

@@ -179,8 +179,8 @@ def single_logit_loss(delta, l, k):
 
 
 def optimal_line(delta, l, k):
-    """The optimal decoder x = a + b q of one attribute, at one Delta, with the four kinds of
-    examples.
+    """The optimal decoder x = a + b q of one attribute, at one Delta, with the
+    four kinds of examples.
 
     -> (outputs q (4,), attributes x (4,) = 0, 0, 1, k, decoded x (4,), mean squared error). The
     first two are weak and strong examples of the other classes.
@@ -195,8 +195,8 @@ def optimal_line(delta, l, k):
 
 
 def fitted_losses(weights, k):
-    """Least-squares reconstruction from the outputs of any weights (l, d), not only the exact
-    solution's.
+    """Least-squares reconstruction from the outputs of any weights (l, d), not
+    only the exact solution's.
 
     -> (R from all outputs q, R from each class's own output q_c), means over attributes.
     """

@@ -1,5 +1,5 @@
-"""Command line → Study: what a script was asked to do, with which data and settings, what it
-found."""
+"""Command line → Study: what a script was asked to do, with which data and
+settings, what it found."""
 
 import argparse
 import ast
@@ -141,8 +141,8 @@ class Study:
     # ---- training
 
     def units(self, prepare, schedules, disk=0.0, before=None):
-        """Yield this process's units (work.Unit) that are still to do; done when the next is asked
-        for.
+        """Yield this process's units (work.Unit) that are still to do; done when the
+        next is asked for.
 
         prepare    (study, seed, label) -> (Dataset, Setup); without label if there is one net
         schedules  name -> phases; for several nets label -> (name -> phases)
@@ -165,9 +165,9 @@ class Study:
     def sweep(self, prepare, schedules, at=None):
         """Train everything; yield (run, epoch, state, names) wherever something can be measured.
 
-        ``run`` holds seed, label, data and setup; names are the schedules that pass through this
-        point, with the label in front. See schedule.sweep for the rest, ``units`` for the
-        arguments.
+        ``run`` holds seed, label, data and setup; names are the schedules that pass
+        through this point, with the label in front. See schedule.sweep for the rest,
+        ``units`` for the arguments.
         """
         for unit in self.units(prepare, schedules):
             for point, state, names in self.work.trained(unit, at):
@@ -242,9 +242,8 @@ class Study:
         for panel in self.panels:
             self._tell(self.measured(panel))
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(
-            OSError
-        ):  # another study lies there, or another process was faster
+        # another study lies there, or another process was faster
+        with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
     def _left(self):

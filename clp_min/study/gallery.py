@@ -1,12 +1,14 @@
-"""Results → README.md of their folder: verdicts, an index by panel, every figure with its finding.
+"""Results → README.md of their folder: verdicts, index, every figure with its finding, all errata.
 
-    python -m clp_min.study.gallery [FOLDER] [--readme README.md] [--check]
+    python -m clp_min.study.gallery [FOLDER] [--readme README.md] [--tests tests] [--check]
 
-Text before the first marker and after the last one is kept. With --readme, the tables between the
-markers of that file (one row for each paper) are renewed as well.
+Tables stand between markers; the text around them is kept. In --readme the table of papers is
+renewed. Errata are read off the tests in --tests: statements that fail as printed, in the
+words of their test.
 """
 
 import argparse
+import ast
 import json
 import re
 import sys
@@ -123,6 +125,22 @@ def paper_table(results):
     return "\n".join(lines)
 
 
+def errata_table(folder):
+    """Statements of the papers that do not hold as printed, with the test that shows it."""
+    lines = ["| statement | verdict | what is right, as tested | test |", "|---|---|---|---|"]
+    for path in sorted(folder.glob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            for mark in getattr(node, "decorator_list", ()):
+                if "mark.claim" in ast.unparse(mark) and isinstance(mark.args[0], ast.Constant):
+                    verdict = mark.keywords[0].value.value
+                    if verdict != "holds":
+                        words = plain(ast.get_docstring(node) or "")
+                        name = node.name.removeprefix("test_").replace("__", ": ").replace("_", " ")
+                        link = f"[{name}](../../{folder.name}/{path.name}#L{node.lineno})"
+                        lines.append(f"| `{mark.args[0].value}` | {verdict} | {words} | {link} |")
+    return "\n".join(lines[:2] + sorted(lines[2:]))
+
+
 def renewed(text, tables):
     """The text with every table between its markers renewed."""
     for name, table in tables.items():
@@ -139,16 +157,18 @@ def main(argv=None):
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="(README.md)")
+    parser.add_argument("--tests", type=Path, default=Path("tests"), help="(tests)")
     parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
     arguments = parser.parse_args(argv)
     folder, results = arguments.folder, read(arguments.folder)
     tables = {
         "verdicts": verdict_table(results, folder), "figures": figure_table(results, folder),
         "index": index_table(results), "papers": paper_table(results),
+        "errata": errata_table(arguments.tests),
     }
     gallery, stale = folder / "README.md", []
     start = "# Results\n" + "".join(
-        f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures")
+        f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures", "errata")
     )
     for path, text in ((gallery, start), (arguments.readme, "")):
         before = path.read_text() if path.exists() else text

@@ -1,5 +1,5 @@
-"""A panel: what it claims, the effects that decide, what is drawn; and the one rule of the
-verdict."""
+"""A panel: what it claims, the effects that decide, what is drawn; and the one
+rule of the verdict."""
 
 import math
 from dataclasses import dataclass, field
@@ -40,8 +40,8 @@ def verdict(effects, gate=True):
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """One number per seed, ``values`` (seeds,), paired and signed so that the paper claims it
-    positive.
+    """One number per seed, ``values`` (seeds,), paired and signed so that the
+    paper claims it positive.
 
     unit        what the number is, in words that can follow it: "points of accuracy lost"
     least       the smallest mean that counts

@@ -1,5 +1,5 @@
-"""Panel → figure: the verdict on top, the axes, and the effects from which the verdict was
-computed.
+"""Panel → figure: the verdict on top, the axes, and the effects from which
+the verdict was computed.
 
 A figure is drawn from a ``Panel`` alone, so that ``--plot`` needs no training.
 """
@@ -74,8 +74,8 @@ def figures(panel):
 
 
 def save(picture, path):
-    """Write the figure under a temporary name, then rename; the format is that of ``path``'s
-    ending."""
+    """Write the figure under a temporary name, then rename; the format is
+    that of ``path``'s ending."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.new"
     kind = str(path).rsplit(".", 1)[1]

@@ -23,9 +23,8 @@ class Log:
 
     def read(self, path):
         """Merge another log (or this one's own file)."""
-        for line in (
-            Path(path).read_bytes().split(b"\n")[:-1]
-        ):  # what follows the last newline was cut
+        # what follows the last newline was cut
+        for line in (Path(path).read_bytes().split(b"\n")[:-1]):
             try:
                 seed, name, point, values = json.loads(line)
             except ValueError:
@@ -69,8 +68,8 @@ class Results:
         self.log, self.seeds = log, list(seeds)
 
     def points(self, key, name):
-        """The points (epochs or steps) at which ``key`` was measured along the schedule
-        ``name``."""
+        """The points (epochs or steps) at which ``key`` was measured
+        along the schedule ``name``."""
         found = [self.log.series(seed, name, key)[0] for seed in self.seeds]
         if not found[0] or any(points != found[0] for points in found):
             raise ValueError(
@@ -99,16 +98,16 @@ class Results:
         return self.values(key, name)[:, chosen if np.ndim(points) else chosen[0]]
 
     def final(self, key, names):
-        """The last measurement along one schedule -> (seeds,), or along several -> (seeds,
-        names)."""
+        """The last measurement along one schedule -> (seeds,), or along
+        several -> (seeds, names)."""
         if isinstance(names, str):
             return self.values(key, names)[:, -1]
         return np.stack([self.final(key, name) for name in names], 1)
 
 
 def mean_and_error(values):
-    """(mean, standard error of the mean, n) over seeds: sd / sqrt(n), n - 1 in the sd; nan for n
-    = 1."""
+    """(mean, standard error of the mean, n) over seeds: sd / sqrt(n), n - 1 in the sd; nan
+    for n = 1."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
@@ -124,8 +123,8 @@ def write_atomically(path, content):
 
 
 def write_json(path, content):
-    """Write ``content`` as JSON with one array per line; a number that is not finite becomes
-    null."""
+    """Write ``content`` as JSON with one array per line; a number that is
+    not finite becomes null."""
     write_atomically(path, _lines(_plain(content)) + "\n")
 
 
@@ -141,8 +140,8 @@ def _plain(value):
 
 
 def _lines(value, indent=0):
-    """JSON text: dictionaries and nested lists indented, a list of numbers or strings on one
-    line."""
+    """JSON text: dictionaries and nested lists indented, a list of numbers or
+    strings on one line."""
     inner, outer = "\n" + " " * (indent + 1), "\n" + " " * indent
     if isinstance(value, dict) and value:
         rows = [f"{json.dumps(k)}: {_lines(v, indent + 1)}" for k, v in value.items()]

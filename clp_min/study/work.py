@@ -171,8 +171,8 @@ class Work:
 def units_of(seeds, plans, cost):
     """(units, their costs). plans: label -> (name -> phases); cost: label -> cost of one epoch.
 
-    Schedules that part before the first epoch are units of their own: nothing that they share is
-    trained twice.
+    Schedules that part before the first epoch are units of their own: nothing that they
+    share is trained twice.
     """
     units = [
         Unit(seed, label, branch)
@@ -184,8 +184,8 @@ def units_of(seeds, plans, cost):
 
 
 def deal(costs, n):
-    """Indices of the units in each of n shares: longest first, each to the share with least
-    work."""
+    """Indices of the units in each of n shares: longest first, each to the
+    share with least work."""
     shares, loads = [[] for _ in range(n)], [0.0] * n
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
         least = loads.index(min(loads))
