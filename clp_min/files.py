@@ -267,7 +267,7 @@ def download_set(name, root):
                 )
             _unpack(archive, temporary / "content")
         # archives bring their folder along, single files do not
-        inner = (temporary / "content" / Path(folder).name)
+        inner = temporary / "content" / Path(folder).name
         content = inner if inner.is_dir() else inner.parent
         if md5 is None:  # Tiny ImageNet publishes no sum
             _check_tiny_imagenet(content)

@@ -28,11 +28,11 @@ def generator(device, *key):
 
 @contextmanager
 def global_seed(*key):
-    """Seed torch's global generators by ``key`` for the block (module initialisation) and put
-    the CPU's back after it."""
+    """Seed torch's global generators by ``key`` for the block (module initialisation) and restore
+    the CPU generator after it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(*key))
         # torch.manual_seed would keep a traceback of every call until CUDA starts
-        if (torch.cuda.is_initialized()):
+        if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(derive_seed(*key))
         yield

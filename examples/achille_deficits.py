@@ -32,7 +32,7 @@ def achille_deficits(study):
     """Accuracy lost to each deficit of one length at the start, as many clean epochs after it.
 
     Drops are against the clean run of the same total length. Reproduced if blur costs more than the
-    costliest other deficit (paired), and in the mean more than three times as much.
+    costliest other deficit (paired), and in the mean at least three times as much.
     """
     c, results = study.config, study.results
     clean = results.at("accuracy", "clean", c.length + c.clean)
@@ -82,7 +82,7 @@ def schedules(study):
     if study.wants(achille_deficits):
         plan |= {k: [Phase(c.length, change), Phase(c.clean)] for k, change in zip(KINDS, changes)}
     if study.wants(achille_pretraining):
-        for d in c.pretraining:
+        for d in filter(None, c.pretraining):  # 0 is the clean run
             plan[f"pretraining {d}"] = [Phase(d, blur), Phase(c.clean, event=new_training_run)]
     return plan
 

@@ -42,8 +42,7 @@ def phases_fig2(study):
     dips, found, axes = dips_of(study.results, "net", keys)
     fades = all(third.mean < first.mean for first, third in zip(dips["loss_1"], dips["loss_3"]))
     claim = "the phases are plainest at the output and fade towards the input"
-    headline = dips["loss_1"][1]
-    return Panel(claim, dips["loss_1"], axes, fades, headline=headline, finding=found)
+    return Panel(claim, dips["loss_1"], axes, fades, found, headline=dips["loss_1"][1])
 
 
 def dips_of(results, name, keys):

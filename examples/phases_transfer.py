@@ -12,7 +12,7 @@ import numpy as np
 
 from clp_min.reconstruction import layer_features
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import peak
+from clp_min.study.panel import peak, verdict
 from clp_min.train import accuracy
 
 import phases
@@ -77,7 +77,7 @@ def phases_probe_peak(study):
     unit = "doublings (probe's peak after the least loss)"
     apart = Effect(unit, places[0] - places[1], within=2.0, resolution=0.25)
     peaked = both_ways(*peak(results.values("probe_1", "transfer"))[1:])
-    flat = any(effect.verdict == "not reproduced" for effect in peaked)
+    flat = verdict(peaked) != "reproduced"
     said = " (fig6's rule finds no peak: its highest point is not above both ends)" if flat else ""
     y = "layer -1, as a share of the mean's range"
     return Panel(
@@ -110,10 +110,14 @@ def other_set(study):
     return study.arguments.to or (PAIRS[study.data] if study.scale == "paper" else None)
 
 
+def own_set(study, seed):
+    """The set of which a task is made."""
+    return phases.load(study, seed, **{"class_colour": 0.7} if study.arguments.class_colour else {})
+
+
 def pair_of_tasks(study, seed, task):
     """(the set that is trained on, the set that is probed)."""
-    colours = dict(class_colour=0.7) if study.arguments.class_colour else {}
-    data, name = phases.load(study, seed, **colours), other_set(study)
+    data, name = own_set(study, seed), other_set(study)
     if task == "channel":  # of the standardised image: the three are about equally frequent
         return data, data.relabelled(3, lambda x, y: (x, x.mean((2, 3)).argmax(1)))
     if name is None:
@@ -137,7 +141,7 @@ def main(argv=None):
     study = Study(__file__, PANELS, phases.CONFIGS, argv, OPTIONS)
     if study.arguments.class_colour and study.data != "shapes":
         raise ValueError(f"--class-colour is for --data shapes, got {study.data}")
-    if phases.load(study, study.seeds[0]).train[0].shape[1] == 1:
+    if own_set(study, study.seeds[0]).train[0].shape[1] == 1:
         study.leave_out(phases_fig7, f"needs colour images, and {study.data} has none")
     wanted = {"transfer": (phases_fig6, phases_probe_peak), "channel": (phases_fig7,)}
     tasks = [task for task, panels in wanted.items() if study.wants(*panels)]

@@ -351,7 +351,7 @@ def measure_schedule(study, unit, schedule):
     correct = log.series(unit.seed, name, "accuracy")[1]
 
     def weights(file):
-        model.load_state_dict(load_checkpoint(study.folder / file, unit.setup.x.device))
+        model.load_state_dict(torch.load(study.folder / file, study.device, weights_only=True))
         return flat_parameters(model)
 
     best = sorted(range(len(epochs)), key=lambda i: (-correct[i], i))[:top]

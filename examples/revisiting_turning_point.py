@@ -53,15 +53,15 @@ def revisiting_turning_point(study):
     together = Effect("log2 (turning / convergence)", ratio, within=1.0)
     largest = Effect("points of accuracy lost", peak(lost)[1], least=5.0)
     converged = math.isfinite(together.mean)
-    mean = {share: f"{epochs.mean():.0f} ({100 * share:g} %)" for share, epochs in reached.items()}
+    mean = {share: epochs.mean() for share, epochs in reached.items()}
+    at = ", ".join(f"{epoch:.0f} ({100 * share:g} %)" for share, epoch in mean.items())
     spent = Curve("blurred, then sharp", c.durations, lost)
     return Panel(
         claim="the damage stops growing when training on blurred images has converged",
         effects=[largest, together], headline=together if converged else largest,
         gate=((0 < turns) & (turns < c.durations[-1])).all(),
-        finding=f"{largest} at most; the loss turns at {turns.mean():.0f} blurred epochs,"
-        f" training on them reaches a share of log(classes) at {', '.join(mean.values())};"
-        f" {together}",
+        finding=f"{largest} at most; the damage stops growing at {turns.mean():.0f} blurred epochs,"
+        f" their training loss falls below a share of log(classes) at {at}; {together}",
         axes=[
             Axes("accuracy lost (points)", [spent], x="blurred epochs at the start"),
             Axes("training loss on blurred images (nats)", [loss], log=True),

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -81,14 +82,15 @@ class Study:
     configs  (data, scale) -> settings; the default set is the first one of the scale
     options  (flag, keywords of add_argument, note for the results' folder) of its own flags
 
-    Attributes: ``config``, ``seeds``, ``results`` (arrays, seeds first), ``log`` (to add to),
+    Attributes: ``config``, ``seeds``, ``classes``, ``results`` (arrays, seeds first), ``log``,
     ``arguments`` (as parsed), ``data`` and ``scale`` (names), ``variant``, ``device``, ``folder``
     (of what is unfinished). A run is a schedule with a seed; a study has many.
     """
 
     def __init__(self, script, panels, configs, argv=None, options=()):
         self.script, self.argv = Path(script), sys.argv[1:] if argv is None else argv
-        self.started, self.work, self.loaded, self.sizes = time.monotonic(), None, {}, {}
+        self.started, self.work = time.monotonic(), None
+        self.loaded, self.prepared, self.sizes = {}, {}, {}
         self.classes = None  # of the study's data set, once it is loaded
         self.arguments = parse(self.script, panels, configs, self.argv, options)
         arguments = self.arguments
@@ -113,7 +115,8 @@ class Study:
         torch.use_deterministic_algorithms(arguments.deterministic)
         if work.PARENT in os.environ:
             work.end_with_parent()
-        # the log
+        # the code as it is now, and the log
+        self.text, self.digest = _text(self.script), _digest(self.script)
         if arguments.plot:
             self.replot()
             raise SystemExit(0)
@@ -192,15 +195,24 @@ class Study:
             if name not in self.loaded:
                 self.loaded[name] = self._read(name)
             found = self.loaded[name]
-        self.sizes.setdefault(name, _sizes(found, size))
+        if name not in self.sizes:
+            self.sizes[name] = _sizes(found, size)
         if name == self.data:
             self.classes = found.classes
         return found.subset(size, seed, "subset") if size and name not in SYNTHETIC else found
 
     def prepared_data(self, seed, name=None, **generator):
-        """``load_data``, resized to the settings' ``side``, standardised, on the device."""
-        data, side = self.load_data(seed, name, **generator), self.config.side
-        return (data.resized(side) if side else data).standardised().to(self.device)
+        """``load_data``, resized to the settings' ``side``, standardised, on the device.
+
+        The sets of the last seed are kept, so that several nets share one copy.
+        """
+        key = (seed, name, *sorted(generator.items()))
+        if key not in self.prepared:
+            self.prepared = {old: one for old, one in self.prepared.items() if old[0] == seed}
+            data, side = self.load_data(seed, name, **generator), self.config.side
+            data = (data.resized(side) if side else data).standardised().to(self.device)
+            self.prepared[key] = data
+        return self.prepared[key]
 
     def _read(self, name):
         try:
@@ -268,7 +280,7 @@ class Study:
     def _tell(self, panel):
         """Write and draw one panel, say what it found, and compare it with the committed result."""
         path, source = self.path(panel.name), self._source()
-        write_atomically(path.parent / source, _text(self.script))
+        write_atomically(path.parent / source, self.text)
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         result = panel.to_dict() | {
             "script": self.script.name, "source": source, "config": described(self.config),
@@ -304,16 +316,16 @@ class Study:
     def _key(self):
         """What an unfinished study must agree in to be gone on with."""
         config, only = described(self.config), [panel.__name__ for panel in self.panels]
-        parts = [config, only, self.data, self.device.type, self.variant, _digest(self.script)]
+        parts = [config, only, self.data, self.device.type, self.variant, self.digest]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
     def _source(self):
         """Where the script's text is kept, once per folder and digest of the code."""
-        return f"sources/{self.script.stem}.{_digest(self.script)[:10]}.txt"
+        return f"sources/{self.script.stem}.{self.digest[:10]}.txt"
 
 
 def draw_files(panel, path, formats):
-    """Draw all figures of a panel beside its results file -> their paths, PANEL.png first."""
+    """Draw all figures of a panel beside its results file -> their paths, the main one first."""
     made = []
     for figure in plot.figures(panel):
         picture = plot.draw(panel, figure)
@@ -325,11 +337,14 @@ def draw_files(panel, path, formats):
 
 def compared(yours, ours):
     """One line: your headline against the committed one."""
-    a, b = (one["headline"] for one in (yours, ours))
-    digits = [f"{h['mean']:.4g} ± {h['standard_error'] or float('nan'):.2g}" for h in (a, b)]
-    same = "equal" if a == b else f"difference {a['mean'] - b['mean']:.2g}"
-    words = "" if yours["verdict"] == ours["verdict"] else f"; ours was {ours['verdict']}"
-    return f"yours {digits[0]} against ours {digits[1]} {a['unit']} ({same}{words})"
+    a, b = yours["headline"], ours["headline"]
+    keys = "mean", "standard_error"
+    values = [math.nan if h[k] is None else h[k] for h in (a, b) for k in keys]
+    same = "equal" if a == b else f"difference {values[0] - values[2]:.2g}"
+    same += "" if a["unit"] == b["unit"] else f"; ours is in {b['unit']}"
+    same += "" if yours["verdict"] == ours["verdict"] else f"; ours was {ours['verdict']}"
+    numbers = "yours {:.4g} ± {:.2g} against ours {:.4g} ± {:.2g}".format(*values)
+    return f"{numbers} {a['unit']} ({same})"
 
 
 def command_line(main):

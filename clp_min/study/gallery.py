@@ -48,9 +48,10 @@ def plain(text):
 
 
 def where(result):
-    """Data set and variant of a result."""
-    data = result["data"].replace("_", " ")
-    return data + (f", {result['variant']}" if result["variant"] else "")
+    """Data set, variant, and the scale if it is not quick."""
+    scale = "" if result["scale"] == "quick" else f"{result['scale']} scale"
+    parts = result["data"].replace("_", " "), result["variant"], scale
+    return ", ".join(part for part in parts if part)
 
 
 def paper_of(panel):
@@ -60,7 +61,7 @@ def paper_of(panel):
 
 
 def verdict_table(results, folder):
-    """Panels against data sets: a sign for every verdict, a word for those on theory."""
+    """Panels against data sets, a sign for every verdict; those on theory have no set."""
     columns = list(dict.fromkeys(where(result) for result, _ in results))
     columns.sort(key=lambda name: -sum(where(result) == name for result, _ in results))
     measured = [name for name in columns if name not in ("closed form", "hierarchy")]
@@ -102,11 +103,11 @@ def figure_table(results, folder):
     return "\n".join(lines)
 
 
-def index_table(results):
+def index_table(results, folder):
     """Panel, what it claims, the script that makes it; the default results alone."""
     lines = ["| panel | claim | script |", "|---|---|---|"]
-    for result, _ in results:
-        if script := result.get("script"):
+    for result, path in results:
+        if path.parent == folder and (script := result.get("script")):
             row = f"| `{result['panel']}` | {plain(result['claim'])} | [{script}](../{script}) |"
             lines.append(row)
     return "\n".join(dict.fromkeys(lines))
@@ -136,7 +137,7 @@ def errata_table(folder):
                     if verdict != "holds":
                         words = plain(ast.get_docstring(node) or "")
                         name = node.name.removeprefix("test_").replace("__", ": ").replace("_", " ")
-                        link = f"[{name}](../../{folder.name}/{path.name}#L{node.lineno})"
+                        link = f"[{name}](../../{folder.name}/{path.name})"
                         lines.append(f"| `{mark.args[0].value}` | {verdict} | {words} | {link} |")
     return "\n".join(lines[:2] + sorted(lines[2:]))
 
@@ -156,21 +157,23 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/results"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="(README.md)")
+    parser.add_argument("--readme", type=Path, help="(README.md, with examples/results alone)")
     parser.add_argument("--tests", type=Path, default=Path("tests"), help="(tests)")
     parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
     arguments = parser.parse_args(argv)
     folder, results = arguments.folder, read(arguments.folder)
     tables = {
         "verdicts": verdict_table(results, folder), "figures": figure_table(results, folder),
-        "index": index_table(results), "papers": paper_table(results),
+        "index": index_table(results, folder), "papers": paper_table(results),
         "errata": errata_table(arguments.tests),
     }
     gallery, stale = folder / "README.md", []
     start = "# Results\n" + "".join(
         f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures", "errata")
     )
-    for path, text in ((gallery, start), (arguments.readme, "")):
+    ours = Path("README.md") if folder == Path("examples/results") else None
+    readme = arguments.readme or ours
+    for path, text in [(gallery, start)] + [(readme, "")] * bool(readme):
         before = path.read_text() if path.exists() else text
         after = renewed(before, tables)
         if after != before or not path.exists() and text:

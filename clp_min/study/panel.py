@@ -190,7 +190,7 @@ class Panel:
         return self.statement if self.agrees else "disagrees"
 
     def to_dict(self):
-        """The panel as a results file holds it; ``from_dict`` makes the same panel of it again."""
+        """The panel as a results file holds it; ``from_dict`` makes of it what is drawn."""
         headline = self.headline or self.effects[0]
         effects = [
             {"unit": e.unit, **e.headline(), "least": e.least, "within": e.within}

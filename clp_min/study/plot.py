@@ -37,7 +37,7 @@ def draw(panel, figure=""):
     """A matplotlib Figure of the panel, or of those of its axes that belong to another ``figure``.
 
     Lines and bars are means over seeds with ± one standard error. Below the axes, one row for each
-    effect: its mean ± 3 standard errors on a scale of its own, 0, and the line that it must pass.
+    effect: its mean ± 3 standard errors on a scale of its own, 0, and its dashed lines.
     """
     chosen = [axes for axes in panel.axes if axes.figure == figure]
     if not chosen:
@@ -151,7 +151,7 @@ def _effect_label(effect):
 
 
 def _draw_strip(place, effects):
-    """Each effect on its own scale: mean ± 3 standard errors, 0, and the line that it must pass."""
+    """Each effect on its own scale: mean ± 3 s.e., 0, lines at ``least`` or ± ``within``."""
     reach = 0.0
     for row, effect in enumerate(effects):
         error = np.nan_to_num(3 * max(effect.error, effect.resolution))
@@ -170,7 +170,7 @@ def _draw_strip(place, effects):
     place.set(
         xlim=(-min(max(reach, 0) + 0.1, 1.1), 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[]
     )
-    label = "what decides: mean ± 3 s.e., to pass 0 and the dashed line"
+    label = "mean ± 3 s.e.: the bar must clear 0, the dot the dashed line; between two, all of it"
     place.set_xlabel(label, fontsize=7, loc="right")
     place.grid(False)
     place.spines["left"].set_visible(False)
@@ -253,7 +253,10 @@ def _draw_lines(place, axes):
 
 
 def _heights(curves, log):
-    """Means of the curves that have any, one after the other; logarithms on a logarithmic axis."""
+    """Means of all curves in one array, logarithms on a logarithmic axis.
+
+    What is not finite becomes nan; among several curves, their mean.
+    """
     values = np.concatenate([curve.values.mean(0) for curve in curves])
     values = np.log(np.maximum(values, 1e-300)) if log else values
     return np.where(np.isfinite(values), values, np.nan if len(curves) == 1 else np.nanmean(values))

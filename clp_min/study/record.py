@@ -24,7 +24,7 @@ class Log:
     def read(self, path):
         """Merge another log (or this one's own file)."""
         # what follows the last newline was cut
-        for line in (Path(path).read_bytes().split(b"\n")[:-1]):
+        for line in Path(path).read_bytes().split(b"\n")[:-1]:
             try:
                 seed, name, point, values = json.loads(line)
             except ValueError:
@@ -34,7 +34,7 @@ class Log:
     def add(self, seed, names, point, **values):
         """Note ``values`` at ``point`` (an epoch or a step) of every schedule in ``names``.
 
-        A value is a number, or a list of numbers (of the same length at every point).
+        A value is a number, a file's name, or a list of numbers of one shape at all points.
         """
         lines = ""
         for name in map(str, names):

@@ -27,9 +27,8 @@ from clp_min.models import parameter_count
 from clp_min.schedule import branches, distinct_epochs, sweep
 from clp_min.train import Setup, cross_entropy, fresh_state, training_step
 
-PARENT = (
-    "CLP_WORKER_OF"  # in the environment of a process that another one started: the other's number
-)
+# in the environment of a process that another one started: the other's number
+PARENT = "CLP_WORKER_OF"
 
 
 @dataclass(frozen=True, eq=False)
