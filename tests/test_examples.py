@@ -86,17 +86,23 @@ def test_examples__killed_and_run_again_gives_the_same_numbers(tmp_path):
     command = [ROOT / "examples" / "achille_window.py", "--scale", "smoke", "--seeds", 20]
     assert run(*command, "--out", "whole", cwd=tmp_path).returncode == 0
     alive = 0
-    for wait in (3.0, 4.0, 5.0):
+
+    def logged():
+        return sum(p.stat().st_size for p in tmp_path.glob("killed/.unfinished/*/log.jsonl"))
+
+    for wait in (0.0, 0.4, 1.0):  # after the first new measurement
+        before = logged()
         process = subprocess.Popen(
             [sys.executable, *map(str, command), "--out", "killed"], cwd=tmp_path,
             stdout=subprocess.DEVNULL, env=ENVIRONMENT,
         )
+        while logged() == before and process.poll() is None:
+            time.sleep(0.05)
         time.sleep(wait)
         alive += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-    # a kill fell inside the study
-    assert alive > 0 and list((tmp_path / "killed" / ".unfinished").glob("*/log.jsonl"))
+    assert alive == 3 and logged() > 0  # every kill fell inside the study
     assert run(*command, "--out", "killed", cwd=tmp_path).returncode == 0
     names = sorted(p.name for p in (tmp_path / "whole").rglob("*.json"))
     assert names and names == sorted(p.name for p in (tmp_path / "killed").rglob("*.json"))
