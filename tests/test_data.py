@@ -15,6 +15,7 @@ import torch
 from matplotlib.image import imsave
 
 from clp_min import files, synthetic
+from clp_min.data import Dataset
 
 from adapters import load, stratified
 
@@ -312,3 +313,19 @@ def test_dataset__resized_averages_blocks():
     assert torch.allclose(
         dataset.train[0], raw.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), atol=1e-6
     )
+
+
+def test_dataset__halves_and_sizes():
+    x, y = torch.rand(12, 2, 8, 8), torch.arange(12) % 4
+    whole = Dataset("made", 4, (x, y), (x[:4], y[:4]))
+    first, second = whole.halves()
+    assert first.classes == second.classes == 2
+    assert torch.equal(first.train[0], x[y < 2]) and torch.equal(first.train[1], y[y < 2])
+    assert torch.equal(second.train[0], x[y >= 2]) and torch.equal(second.train[1], y[y >= 2] - 2)
+    assert second.test[1].tolist() == [0, 1]
+    small, large = whole.resized(4), whole.resized(16)
+    assert torch.allclose(small.train[0][:, :, 0, 0], x[:, :, :2, :2].mean((2, 3)))
+    assert large.test[0].shape == (4, 2, 16, 16) and torch.equal(large.test[1], y[:4])
+    assert torch.allclose(large.train[0][:, :, 0, 0], x[:, :, 0, 0])  # bilinear, corners kept
+    largest = whole.relabelled(2, lambda x, y: (x, x.mean((2, 3)).argmax(1)))
+    assert largest.classes == 2 and torch.equal(largest.train[1], x.mean((2, 3)).argmax(1))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from clp_min import models
+from clp_min.fisher import by_weight_layer
 from clp_min.seeding import generator
 
 import oracles
@@ -303,3 +304,10 @@ def test_per_example_gradient_norms__rejects_bad_labels():
     model, x = prepared(*MODELS["mlp"])
     with pytest.raises(ValueError, match="labels"):
         per_example_gradient_norms(model, x, torch.zeros(len(x)))
+
+
+def test_by_weight_layer__batchnorm_counts_with_the_convolution_before_it():
+    model = models.small_cnn((3, 8, 8), 4, widths=(4, 6), norm=True).double().eval()
+    per_layer = fisher_trace(model, torch.randn(3, 3, 8, 8, dtype=torch.float64)).per_layer
+    first, norm, second, other, last = per_layer.values()
+    assert_close(by_weight_layer(per_layer, model), [first + norm, second + other, last], EXACT)

@@ -6,6 +6,7 @@ import torch
 
 from clp_min import models
 from clp_min.fisher import per_example_fisher
+from clp_min.gradients import gradient_norms
 from clp_min.train import training_step
 from clp_min.transformer import DeiT, hard_distillation
 
@@ -159,3 +160,29 @@ def test_deit__one_real_step_at_paper_scale():
     loss = hard_distillation(models.vgg(depth=16).eval())
     first = float(training_step(model, optimizer, x, y, loss))
     assert float(training_step(model, optimizer, x, y, loss)) < first < 4
+
+
+@pytest.mark.parametrize("size, kept", [(4, 3), (5, 2)])  # the batches are the whole set, or not
+def test_gradient_norms__equal_plain_autograd(size, kept):
+    """Norms first, then the mean over batches; the full gradient is that of all examples."""
+    model = models.mlp((3,), 2, (4,)).double()
+    x, y = torch.randn(12, 3, dtype=torch.float64), torch.arange(12) % 2
+    direction = torch.randn(models.parameter_count(model), dtype=torch.float64)
+    batches = torch.randperm(12).split(size)[:kept]
+
+    def gradient(indices):
+        loss = torch.nn.functional.cross_entropy(model(x[indices]), y[indices])
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        return torch.cat([g.flatten() for g in grads])
+
+    full, drawn = gradient(range(12)), [gradient(batch) for batch in batches]
+    expected = {
+        "stochastic": sum(g.norm() for g in drawn) / kept,
+        "effective": sum((g @ direction).abs() / direction.norm() for g in drawn) / kept,
+        "on_full": sum((g @ full).abs() / full.norm() for g in drawn) / kept, "full": full.norm(),
+        "cosine": -(full @ direction) / full.norm() / direction.norm(),
+    }
+    found = gradient_norms(model, x, y, batches, direction)
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert_close(found[key], value, EXACT)

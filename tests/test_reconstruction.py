@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from clp_min import models
+from clp_min.reconstruction import class_shares, fresh_decoder_loss, fresh_probe_accuracy
 from clp_min.reconstruction import (
     deconvolution_decoder, linear_decoder, trained_decoder_loss, trained_probe,
 )
@@ -152,3 +153,25 @@ def test_trained_probe__learns_what_is_there_and_is_a_function_of_its_generator(
             )
         )
     assert found[0] == found[1] == 100 and abs(found[2] - 100 / 3) < 5 * 100 * (2 / 9 / 200) ** 0.5
+
+
+def test_class_shares__by_hand():
+    """Attribute 0 belongs to class 1, attribute 1 to both alike, attribute 2 to none."""
+    features = torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, -1.0], [4.0, 2.0, 0.0]])
+    share, means = class_shares(features, torch.tensor([0, 0, 1]), 2)
+    assert means.tolist() == [[0, 4], [2, 2], [0, 0]]
+    assert share[:2].tolist() == [1.0, 0.5] and share[2].isnan()
+
+
+def test_fresh_decoder_loss__and_probe_depend_on_their_key_alone():
+    features, x, y = torch.randn(20, 5), torch.randn(20, 1, 8, 8), torch.arange(20) % 4
+
+    def decoded(*key):
+        return float(fresh_decoder_loss(features, x, features, x, *key))
+
+    def probed(*key):
+        return float(fresh_probe_accuracy(features, y, features, y, *key))
+
+    first = decoded(0, 1), probed(0, 1)
+    torch.rand(7)  # the global generator does not matter
+    assert first == (decoded(0, 1), probed(0, 1)) and decoded(0, 2) != first[0]

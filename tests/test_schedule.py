@@ -14,6 +14,7 @@ from clp_min.deficits import images, noise_images, vertical_flip
 from clp_min.schedule import (
     Phase, redraw, restart_learning_rate, restart_optimizer, shrink_and_perturb,
 )
+from clp_min.schedule import exponential, new_training_run, phase_at
 from clp_min.train import Setup
 
 from adapters import branches, distinct_epochs, evaluate, sweep
@@ -287,3 +288,17 @@ def test_branches__swept_one_by_one_end_in_the_same_weights():
     for part in branches(SCHEDULES):
         for name, state in final_states(part).items():
             assert all(map(torch.equal, state, together[name])), name
+
+
+def test_phase_at__and_exponential():
+    phases = [Phase(2), Phase(0), Phase(3)]
+    found = [phases.index(phase_at(phases, epoch)) for epoch in (0, 1, 2, 4, 5, 9)]
+    assert found == [0, 0, 2, 2, 2, 2]
+    assert [exponential(0.5, 0.5)(epoch) for epoch in (0, 1, 3)] == [0.5, 0.25, 0.0625]
+
+
+def test_new_training_run__forgets_momentum_and_restarts_the_rate():
+    made = setup(augment=None, lr=exponential(0.1, 0.5))
+    plan = {"a": [Phase(2), Phase(1, event=new_training_run)]}
+    seen = [(s.lr_start, len(s.optimizer.state)) for _, s, _ in sweep(made, plan, 0) if s.event]
+    assert seen == [(2, 0)]

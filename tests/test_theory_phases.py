@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from theory.softmax_phases import flow_time, input_variance, output_ratio, outputs, stage_boundaries
+from theory.softmax_phases import fitted_losses, optimal_line
 
 from adapters import (
     approximate_loss, full_matrix, noisy_output_loss, optimal_loss, second_minimum, simulate,
@@ -297,3 +298,32 @@ def test_full_matrix__random_start_is_already_decodable():
     ) < 0.3 * input_variance(l, k)
     late = [loss(full_matrix(l, d, k, 0.01, 1024, w)[-1]) for w in starts[:3]]
     assert_close(late, np.full(3, optimal_loss(simulate(l, d, k, 0.01, 1024)[-1], l, k)), 0.03)
+
+
+def test_optimal_line__is_the_optimal_decoder():
+    """Its error is R_opt, and no other line through the same points does better."""
+    for delta in (0.1, 0.7, 3.0):
+        q, x, decoded, error = optimal_line(delta, 10, 4)
+        assert_close(error, optimal_loss(delta, 10, 4), EXACT)
+        share = np.array([9, 9, 1, 1]) / 20
+        assert_close((share * (decoded - x) ** 2).sum(), error, EXACT)
+        for a, b in ((1e-3, 0.0), (0.0, 1e-3)):
+            assert (share * (decoded + a + b * q - x) ** 2).sum() > error
+
+
+def test_fitted_losses__exact_solution_and_plain_least_squares():
+    l, d, k, lr, steps = 5, 10, 3, 0.1, 30
+    weights, delta = full_matrix(l, d, k, lr, steps), simulate(l, d, k, lr, steps)
+    for t in (3, 30):  # the deterministic start: one line for each class
+        assert_close(fitted_losses(weights[t], k)[1], optimal_loss(delta[t], l, k), 1e-9)
+    w = np.random.default_rng(0).normal(size=(l, d))
+    x = np.concatenate([np.repeat(np.eye(l), 2, axis=1), k * np.repeat(np.eye(l), 2, axis=1)])
+    q = np.exp(x @ w.T) / np.exp(x @ w.T).sum(1, keepdims=True)
+    every = np.c_[q, np.ones(2 * l)]
+    residual = every @ np.linalg.lstsq(every, x, rcond=None)[0] - x
+    alone = []
+    for c in range(l):
+        own = np.c_[q[:, c], np.ones(2 * l)]
+        fit = np.linalg.lstsq(own, x[:, 2 * c], rcond=None)[0]
+        alone.append(((own @ fit - x[:, 2 * c]) ** 2).mean())
+    assert_close(fitted_losses(w, k), [(residual**2).mean(), np.mean(alone)], 1e-9)

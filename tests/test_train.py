@@ -8,7 +8,7 @@ import torch
 
 from clp_min import models
 from clp_min.schedule import Phase
-from clp_min.train import Setup, cross_entropy, load_checkpoint, save_checkpoint
+from clp_min.train import Setup, cross_entropy, hinge, load_checkpoint, save_checkpoint
 
 import oracles
 from adapters import accuracy, evaluate, shrink_perturb, sweep, training_step
@@ -144,3 +144,9 @@ def test_checkpoint__truncated_file_gives_the_one_before(tmp_path):
     assert load_checkpoint(path)["epoch"] == 1
     path.with_name(path.name + ".previous").write_bytes(b"")
     assert load_checkpoint(path) is None
+
+
+def test_hinge__by_hand():
+    logits = torch.tensor([[2.0, 1.5, -1.0], [0.0, 0.0, 3.0]])
+    found = hinge(lambda x: x, logits, torch.tensor([0, 1]))
+    assert_close(found, ((0.5 + 0.0) / 3 + (1.0 + 4.0) / 3) / 2, 1e-6)

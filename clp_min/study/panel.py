@@ -221,7 +221,7 @@ class Panel:
         """The panel that a results file describes, ready to be drawn."""
         curves = {}
         for one in result["series"]:
-            values = [[math.nan if v is None else v for v in row] for row in one["values"]]
+            values = [_numbers(row) for row in one["values"]]
             style = one.get("style", "points" if one.get("points") else "line")
             curves.setdefault(one["y"], []).append(Curve(one["label"], one["x"], values, style))
         names = ("claim", "finding", "data", "variant", "scale", "seeds", "gate", "caption")
@@ -243,6 +243,7 @@ class Panel:
 
 
 def _numbers(values):
+    """A row of a results file, with nan for what is missing."""
     return [math.nan if v is None else v for v in values]
 
 
@@ -250,7 +251,7 @@ def _earlier_axes(result, curves):
     """The axes of a results file that kept them in "figure", by y label."""
     figure, x = result["figure"], {}
     for one in result["series"]:
-        x.setdefault(one["y"], one.get("x_label", result["figure"].get("x", "")))
+        x.setdefault(one["y"], one.get("x_label", figure.get("x", "")))
     return [
         Axes(
             y=y, curves=curves[y], x=x[y], log=y in figure.get("log", ()),
