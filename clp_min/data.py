@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clp_min.files import SETS, download_set, idx_path
+from clp_min.files import PUBLISHED, SETS, NotFound, download_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +28,16 @@ class Dataset:
 
     @staticmethod
     def from_arrays(name, classes, train, test):
-        """From NumPy pairs; images of bytes become floats in [0, 1]."""
+        """From NumPy pairs; images of bytes become floats in [0, 1]. ValueError: shapes, types or
+        labels that are none of such a set."""
 
-        def tensors(pair):
-            x, y = (
-                torch.tensor(np.ascontiguousarray(pair[0])),
-                torch.tensor(np.asarray(pair[1], dtype=np.int64)),
-            )
-            return (x.float() / 255 if x.dtype == torch.uint8 else x), y
+        def tensors(part, pair):
+            x, y = np.asarray(pair[0]), np.asarray(pair[1])
+            _check_arrays(f"{name}, {part} set", classes, x, y)
+            x, y = torch.tensor(np.ascontiguousarray(x)), torch.tensor(y.astype(np.int64))
+            return (x.float().div_(255) if x.dtype == torch.uint8 else x), y
 
-        return Dataset(name, classes, tensors(train), tensors(test))
+        return Dataset(name, classes, tensors("training", train), tensors("test", test))
 
     def to(self, device):
         """The same set on ``device``."""
@@ -92,6 +92,36 @@ class Dataset:
         return part(0, half), part(half, self.classes)
 
 
+def _check_arrays(where, classes, x, y):
+    """ValueError: not images or vectors with one label each in 0..classes - 1."""
+    if x.ndim not in (2, 4) or y.ndim != 1 or len(x) != len(y) or not x.size:
+        raise ValueError(
+            f"{where}: needs images (n, channels, height, width) or vectors (n, d) and labels (n,),"
+            f" n > 0; got {x.shape} and {y.shape}"
+        )
+    if x.dtype not in (np.uint8, np.float32, np.float64) or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"{where}: images must be bytes or floats and labels whole numbers, got {x.dtype} and"
+            f" {y.dtype}"
+        )
+    if not 0 <= y.min() <= y.max() < classes:
+        raise ValueError(
+            f"{where}: labels must lie in 0..{classes - 1}, got {y.min()}..{y.max()}"
+        )
+
+
+def missing(dataset):
+    """What a named real set lacks of its published size, in words; "" if nothing."""
+    *published, _, _ = PUBLISHED[dataset.name]
+    parts = []
+    for (_, y), whole, part in zip((dataset.train, dataset.test), published, ("training", "test")):
+        absent = dataset.classes - len(y.unique())
+        classes = f" ({absent} of {dataset.classes} classes have none)" * bool(absent)
+        if len(y) != whole or absent:
+            parts.append(f"{len(y):,} of {whole:,} {part} images{classes}")
+    return ", ".join(parts)
+
+
 def stratified(y, n, *key):
     """Indices (n,) of a random subset with the class shares of y (n,), rounded; depends on
     ``key`` alone. ValueError: n > len(y)."""
@@ -116,27 +146,45 @@ def load(name, data_dir=None, download=False):
     tiny_imagenet50 is fifty of its classes.
 
     data_dir (else CLP_DATA) may be laid out as torchvision does (MNIST/raw, cifar-10-batches-py …)
-    or plainly (mnist, cifar10/…); idx files may be gzipped. download: fetch what is missing into
-    data_dir. ValueError: unknown name, no such files (the paths tried are listed), a damaged file.
+    or plainly (mnist, cifar10/…); idx files may be gzipped. Of two such folders the one with more
+    examples is taken. download: fetch the published files into data_dir if they are missing,
+    damaged or fewer. ValueError: unknown name; NotFound, which is one: no such files (the paths
+    tried are listed); a file that is missing, damaged or repeated.
     """
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(SETS)}")
     root = data_dir or os.environ.get("CLP_DATA")
     if not root:
-        raise ValueError(
+        raise NotFound(
             f"{name} needs a folder: give --data-dir or set CLP_DATA (and --download to fetch it"
             " there)"
         )
-    classes, folders, reader, witness = SETS[name]
-    tried = [Path(root) / folder for folder in folders]
+    try:
+        found = _largest(name, Path(root))
+        if not download or not missing(found):
+            return found
+    except ValueError:
+        if not download:
+            raise
+    download_set(name, Path(root))
+    return _largest(name, Path(root))
 
-    def found():
-        return next((folder for folder in tried if idx_path(folder, witness).exists()), None)
 
-    if found() is None and download:
-        download_set(name, Path(root))
-    if found() is None:
-        raise ValueError(
-            f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it"
-        )
-    return Dataset.from_arrays(name, classes, *reader(found()))
+def _largest(name, root):
+    """The set of the folder with most examples. ValueError: there is none that can be read."""
+    classes, folders, reader = SETS[name]
+    tried, sets, errors = [root / folder for folder in folders], [], []
+    for folder in filter(Path.is_dir, tried):
+        try:
+            sets.append(Dataset.from_arrays(name, classes, *reader(folder)))
+        except ValueError as error:
+            errors.append(error)
+        if sets and not missing(sets[-1]):
+            return sets[-1]
+    if sets:
+        return max(sets, key=lambda one: len(one.train[0]) + len(one.test[0]))
+    if errors:
+        raise errors[0]
+    raise NotFound(
+        f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it"
+    )

@@ -6,6 +6,8 @@ All functions take batches, work on the device of their input and leave it uncha
 applied to the training set alone: nothing here ever sees a test set.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -14,21 +16,31 @@ CHUNK = 4096  # images that a deficit works on at once: a blurred CIFAR-10 needs
 
 def images(function, **settings):
     """The phase deficit (x, y, generator) -> (function(x, **settings), y)."""
-    return lambda x, y, generator: (
-        torch.cat([function(part, **settings) for part in x.split(CHUNK)]), y,
-    )
+    return partial(_of_images, partial(function, **settings))
+
+
+def _of_images(function, x, y, generator):
+    return torch.cat([function(part) for part in x.split(CHUNK)]), y
 
 
 def labels(function, *arguments, **settings):
     """The phase deficit (x, y, generator) -> (x, function(y, *arguments, **settings)), for
     functions that draw nothing (``permute_labels``)."""
-    return lambda x, y, generator: (x, function(y, *arguments, **settings))
+    return partial(_of_labels, function, arguments, settings)
+
+
+def _of_labels(function, arguments, settings, x, y, generator):
+    return x, function(y, *arguments, **settings)
 
 
 def fixed_labels(y_given):
     """The phase deficit under which the training set has these labels (n,), drawn once: those of
     ``label_noise`` or ``random_labels``."""
-    return lambda x, y, generator: (x, y_given)
+    return partial(_given_labels, y_given)
+
+
+def _given_labels(y_given, x, y, generator):
+    return x, y_given
 
 
 def noise_images(x, y, generator):

@@ -7,82 +7,133 @@ of train and test.
 
 import gzip
 import hashlib
+import http.client
+import io
+import math
 import os
 import pickle
 import shutil
+import struct
 import tarfile
 import tempfile
 import urllib.request
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads CIFAR's pickles: NumPy arrays and built-in containers, and nothing
-    that could run code."""
+MOST_BYTES = 400_000_000  # of a pickle: more than twice the largest of the published ones
 
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+
+class NotFound(ValueError):
+    """No folder holds the set."""
+
+
+class _Bytes:
+    """Stands for NumPy's array and dtype while a pickle is read: keeps the state that is written
+    there, and builds nothing."""
+
+    def __init__(self, *arguments):
+        self.arguments, self.state = arguments, ()
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def array(self):
+        """The array of bytes. ValueError: it is something else."""
+        try:
+            _, shape, kind, by_columns, content = self.state
+            named = kind.arguments[0] in ("u1", b"u1") and not by_columns
+            fits = np.prod([int(n) for n in shape], dtype=object) == len(content)
+        except (AttributeError, IndexError, TypeError, ValueError):
+            named = False
+        if not named or not fits or not isinstance(content, bytes):
+            raise ValueError("its data are no array of bytes")
+        return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+class _ArraysOnly(pickle._Unpickler):
+    """Reads CIFAR's pickles: built-in containers and arrays of bytes.
+
+    The reader written in Python, whose memo is a dictionary: the one in C allocates what a forged
+    index asks for. No class but the stand-in above can be built.
+    """
+
+    NAMES = {"_reconstruct", "ndarray", "dtype"}
 
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
+        if module.split(".")[0] != "numpy" or name not in self.NAMES:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
-        if name == "_reconstruct":
-            return np.ndarray.__reduce__(np.empty(0))[0]
-        return getattr(np, name)
+        return _Bytes
 
 
 def _read(path, reader):
-    """reader(path), with every way in which a file can be broken turned into one sentence."""
-    broken = (
-        EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, zlib.error,
-        pickle.UnpicklingError,
-    )
+    """reader(path), with every way in which a file can be missing or broken in one sentence."""
     try:
         return reader(path)
-    except broken as error:
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; --download fetches the whole set") from None
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{path} is truncated or damaged ({error}); remove it and get it again"
+            f"{path} is truncated or damaged ({said[:200]}); --download fetches the whole set"
         ) from None
 
 
-def _cifar_file(path):
-    with open(path, "rb") as file:
-        content = _ArraysOnly(file, encoding="bytes").load()
-    data, labels = content[b"data"], content.get(b"labels", content.get(b"fine_labels"))
-    if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
-        raise ValueError(f"{data.shape} {data.dtype} for {len(labels)} labels")
+def _cifar_file(path, key):
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.stat().st_size:,} bytes are too many")
+    content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    if not isinstance(content, dict) or not {b"data", key} <= set(content):
+        raise ValueError(f"it holds no data and {key.decode()}")
+    data, labels = content[b"data"], content[key]
+    data = data.array() if isinstance(data, _Bytes) else np.zeros(0)
+    if not isinstance(labels, list) or any(type(label) is not int for label in labels):
+        raise ValueError(f"its {key.decode()} are no list of whole numbers")
+    if data.shape != (len(labels), 3072) or not len(labels):
+        raise ValueError(f"{data.shape} for {len(labels)} labels")
     return data.reshape(-1, 3, 32, 32), np.array(labels)
 
 
-def _cifar(folder, train_files, test_file):
-    parts = [_read(folder / name, _cifar_file) for name in train_files]
-    return tuple(np.concatenate(p) for p in zip(*parts)), _read(folder / test_file, _cifar_file)
+def _cifar(folder, train_files, test_file, key):
+    names = [*train_files, test_file]
+    parts = [_read(folder / name, lambda path: _cifar_file(path, key)) for name in names]
+    digests = [hashlib.sha256(images).digest() for images, _ in parts]
+    for name, digest in zip(names, digests):
+        if digests.count(digest) > 1:
+            raise ValueError(
+                f"{folder / name} holds the images of another file of the set; --download fetches"
+                " the whole set"
+            )
+    *train, test = parts
+    return tuple(np.concatenate(p) for p in zip(*train)), test
 
 
-def _idx(path):
+def _idx(path, shape):
+    """An idx file of bytes, (n, *shape), at most 60,000; no more is read than its header says."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        content = file.read()
-    zero, kind, dims = int.from_bytes(content[:2], "big"), content[2], content[3]
-    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
-    if zero != 0 or kind != 8 or values.size != np.prod(shape):
-        raise ValueError(f"its header says {shape}, it holds {values.size} values")
-    return values.reshape(shape)
+        start = file.read(4)
+        if start != bytes([0, 0, 8, 1 + len(shape)]):
+            raise ValueError(f"it is no idx file of {1 + len(shape)} dimensions of bytes")
+        sizes = struct.unpack(f">{1 + len(shape)}I", file.read(4 + 4 * len(shape)))
+        if sizes[1:] != shape or not 0 < sizes[0] <= 60_000:
+            raise ValueError(f"its header says {sizes}, not (1 to 60000{''.join(f', {n}' for n in shape)})")
+        values = np.frombuffer(file.read(math.prod(sizes) + 1), np.uint8)
+    if values.size != math.prod(sizes):
+        raise ValueError(f"its header says {sizes}, it holds {values.size} values or more")
+    return values.reshape(sizes)
 
 
 def _idx_set(folder):
     def pair(part):
-        images, labels = (
-            _read(idx_path(folder, f"{part}-{kind}-ubyte"), _idx)
-            for kind in ("images-idx3", "labels-idx1")
-        )
+        paths = [idx_path(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+        images = _read(paths[0], lambda path: _idx(path, (28, 28)))
+        labels = _read(paths[1], lambda path: _idx(path, ()))
         if len(images) != len(labels):
             raise ValueError(
-                f"{folder} holds {len(images)} {part} images and {len(labels)} labels; get the"
-                " files again"
+                f"{paths[0]} holds {len(images)} images and {paths[1]} {len(labels)} labels;"
+                " --download fetches the whole set"
             )
         return images[:, None], labels
 
@@ -97,38 +148,46 @@ def idx_path(folder, name):
 def _jpeg(path):
     from matplotlib.image import imread  # here: only Tiny ImageNet needs it
 
+    with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            raise ValueError("it is no JPEG file")
     image = imread(path)
     image = np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1)  # some are grey
-    if image.shape != (3, 64, 64):
+    if image.shape != (3, 64, 64) or image.dtype != np.uint8:
         raise ValueError(f"its shape is {image.shape}")
     return image
 
 
 def _tiny_imagenet(folder, only=None):
     """Classes in the order of their WordNet numbers; ``only`` some of them."""
-    wnids = sorted((folder / "wnids.txt").read_text().split())
-    missing = sorted(set(only or ()) - set(wnids))
-    if missing:
+    wnids = sorted(_read(folder / "wnids.txt", Path.read_text).split())
+    lacking = sorted(set(only or ()) - set(wnids))
+    if lacking:
         raise ValueError(
-            f"{folder} lacks {len(missing)} of the {len(only)} classes, {missing[0]} among them"
+            f"{folder} lacks {len(lacking)} of the {len(only)} classes, {lacking[0]} among them"
         )
     number = {wnid: k for k, wnid in enumerate(sorted(only) if only else wnids)}
+    for wnid in number:
+        if not (folder / "train" / wnid / "images").is_dir():
+            raise ValueError(
+                f"{folder / 'train' / wnid} is missing; --download fetches the whole set"
+            )
     train = [
         (path, number[wnid])
         for wnid in number
         for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
     ]
-    rows = [
-        line.split("\t")[:2]
-        for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()
-    ]
+    table = folder / "val" / "val_annotations.txt"
+    rows = [line.split("\t")[:2] for line in _read(table, Path.read_text).splitlines()]
+    if any(len(row) != 2 for row in rows):
+        raise ValueError(f"{table} is damaged (a line holds no name and class)")
     test = [
         (folder / "val" / "images" / name, number[wnid]) for name, wnid in rows if wnid in number
     ]
     if not train or not test:
         raise ValueError(
             f"{folder} holds {len(train)} training and {len(test)} validation images of the"
-            " classes asked for"
+            " classes asked for; --download fetches the whole set"
         )
     return tuple(
         (np.stack([_read(path, _jpeg) for path, _ in part]), np.array([k for _, k in part]))
@@ -155,34 +214,29 @@ IDX_FILES = tuple(
 )
 _CIFAR10_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
-# name -> number of classes, folders to look in, reader of such a folder, a file that must be there
+TINY_FOLDERS = ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200")
+
+# name -> number of classes, folders to look in, reader of such a folder
 SETS = {
     "cifar10": (
         10, ("cifar-10-batches-py", "cifar10/cifar-10-batches-py"),
-        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch"), "test_batch",
+        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch", b"labels"),
     ),
     "cifar100": (
         100, ("cifar-100-python", "cifar100/cifar-100-python"),
-        lambda d: _cifar(d, ["train"], "test"), "test",
+        lambda d: _cifar(d, ["train"], "test", b"fine_labels"),
     ),
-    "mnist": (10, ("MNIST/raw", "mnist"), _idx_set, "train-images-idx3-ubyte"),
-    "fashion_mnist": (
-        10, ("FashionMNIST/raw", "fashion_mnist"), _idx_set, "train-images-idx3-ubyte",
-    ),
-    "tiny_imagenet": (
-        200, ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"), _tiny_imagenet, "wnids.txt",
-    ),
-    "tiny_imagenet50": (
-        50, ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200"),
-        lambda d: _tiny_imagenet(d, TINY_IMAGENET_50), "wnids.txt",
-    ),
+    "mnist": (10, ("MNIST/raw", "mnist"), _idx_set),
+    "fashion_mnist": (10, ("FashionMNIST/raw", "fashion_mnist"), _idx_set),
+    "tiny_imagenet": (200, TINY_FOLDERS, _tiny_imagenet),
+    "tiny_imagenet50": (50, TINY_FOLDERS, lambda d: _tiny_imagenet(d, TINY_IMAGENET_50)),
 }
 
-# name -> (training examples, channels, side) of the published set
+# name -> (training examples, test examples, channels, side) of the published set
 PUBLISHED = {
-    "cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "mnist": (60_000, 1, 28),
-    "fashion_mnist": (60_000, 1, 28), "tiny_imagenet": (100_000, 3, 64),
-    "tiny_imagenet50": (25_000, 3, 64),
+    "cifar10": (50_000, 10_000, 3, 32), "cifar100": (50_000, 10_000, 3, 32),
+    "mnist": (60_000, 10_000, 1, 28), "fashion_mnist": (60_000, 10_000, 1, 28),
+    "tiny_imagenet": (100_000, 10_000, 3, 64), "tiny_imagenet50": (25_000, 2_500, 3, 64),
 }
 
 # name -> folder that the download fills, (address, MD5 or None) of each file; sums as published
@@ -240,7 +294,8 @@ DOWNLOADS["tiny_imagenet50"] = DOWNLOADS["tiny_imagenet"]
 
 
 def download_set(name, root):
-    """Fetch the set's files, check their sums, and only then move them to their names."""
+    """Fetch the set's files, check their sums, and only then move them to their names, what lies
+    there is renamed. ValueError: an address, a sum or an archive that is wrong."""
     folder, files = DOWNLOADS[name]
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as temporary:
@@ -250,33 +305,41 @@ def download_set(name, root):
             archive = temporary / address.rsplit("/", 1)[1]
             print(f"downloading {address}", flush=True)
             try:
-                with (
-                    urllib.request.urlopen(address, timeout=60) as source,
-                    open(archive, "wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
-            except OSError as error:
-                raise ValueError(f"could not download {address} ({error})") from None
-            with open(archive, "rb") as file:
-                digest = hashlib.md5()
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            if md5 and digest.hexdigest() != md5:
-                raise ValueError(
-                    f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again"
-                )
-            _unpack(archive, temporary / "content")
+                _fetch(address, archive, md5)
+                _unpack(archive, temporary / "content")
+            except (
+                OSError, EOFError, http.client.HTTPException, tarfile.TarError, zipfile.BadZipFile
+            ) as error:
+                raise ValueError(f"could not download {address} ({error!r})") from None
         # archives bring their folder along, single files do not
         inner = temporary / "content" / Path(folder).name
         content = inner if inner.is_dir() else inner.parent
-        if md5 is None:  # Tiny ImageNet publishes no sum
+        if name.startswith("tiny"):  # it publishes no sum
             _check_tiny_imagenet(content)
+        SETS[name][2](content)  # it can be read
+        # an incomplete folder makes room beside it; another process may be faster
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
+        if (root / folder).exists():
+            aside = root / f"{folder}.before"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(root / folder, aside)
+            print(f"{root / folder} was incomplete: it is now {aside}")
         try:
             os.replace(content, root / folder)
         except OSError:
-            if not (root / folder).exists():  # else another process was faster
+            if not (root / folder).exists():
                 raise
+
+
+def _fetch(address, archive, md5):
+    with urllib.request.urlopen(address, timeout=60) as source, open(archive, "wb") as target:
+        shutil.copyfileobj(source, target)
+    digest = hashlib.md5()
+    with open(archive, "rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    if md5 and digest.hexdigest() != md5:
+        raise ValueError(f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again")
 
 
 def _unpack(archive, target):

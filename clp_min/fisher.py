@@ -9,15 +9,29 @@ layer's input a; one backward pass per b gives the gradients delta of the layers
 squared norm of one example's gradient follows from a and delta alone: |a|^2 |delta|^2 for a
 Linear layer. The order matters: square per example, then average. The square of the averaged
 gradient is another, smaller number.
+
+Domain: each parameter used once, by a layer with a rule, on inputs with the examples along axis 0,
+in float32 or float64; nothing that mixes examples or draws. What lies outside is refused with the
+layer's name; for a new model one example is compared with autograd. ``method="autograd"`` needs no
+rules.
 """
 
+import weakref
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from clp_min.layer_rules import check_layer, layer_rule
+
+CHUNK_FLOATS = 2**21  # of the first convolution's output: a chunk of examples stays in the cache
+FACTOR_FLOATS = 2**22  # of the matrices that "signs" diagonalises at a time
+# of the comparison of one example with autograd: what is silently wrong is off by a percent or more
+TOLERANCE = {torch.float32: 0.02, torch.float64: 1e-6}
+PRECISIONS = tuple(TOLERANCE)
+_CHECKED = weakref.WeakKeyDictionary()  # model -> kinds of input for which it equalled autograd
 
 
 @dataclass(frozen=True)
@@ -30,44 +44,54 @@ class FisherTrace:
     per_example: torch.Tensor
 
 
-def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=None):
+def fisher_trace(
+    model, x, labels="expected", masks=None, generator=None, method="rules", batch_size=None
+):
     """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the
     n examples -> FisherTrace.
 
     labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
             "sampled"        one label y ~ p(y|x) per example: unbiased, one pass; useless once p is
                              confident: the rare label that carries the trace is almost never drawn
-            "signs"          random signs in the eigenbasis of diag(p) - pp': unbiased, one pass,
-                             low variance (Hutchinson 1989)
+            "signs"          random signs in a basis in which diag(p) - pp' is diagonal: unbiased,
+                             one pass, low variance (Hutchinson 1989), right at every logit gap
             (n,) int tensor  these labels: the *empirical* Fisher, another quantity, which vanishes
                              when the labels are fitted
     masks       parameter name -> boolean mask; only kept (True) weights count
     generator   for "sampled" and "signs"; None uses torch's global one
-    batch_size  examples at a time; None takes 32 for convolutions (their intermediate results stay
-                in the cache), else 1024
-    ValueError: a layer type without a rule, a layer or parameter used twice, BatchNorm or Dropout
-    in training mode.
+    method      "rules": one rule per layer type; "autograd": any module, one backward pass for
+                each example and each b: slow, the same result
+    batch_size  examples at a time; None takes as many as keep a convolution's intermediate results
+                in the cache
+    ValueError: what the rules do not cover (see the module), BatchNorm or Dropout in training mode.
     """
-    if torch.is_tensor(labels):
+    if not torch.is_tensor(x) or not len(x):
+        raise ValueError(f"x must be a tensor of at least one example, got {_said(x)}")
+    given = not isinstance(labels, str)
+    if given:
         _check_labels(labels, x)
-    batch_size = batch_size or (
-        32 if any(isinstance(m, nn.Conv2d) for m in model.modules()) else 1024
-    )
+    batch_size = _chunk(model, x) if batch_size is None else batch_size
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     parts = [
         per_example_fisher(
-            model, x[i : i + batch_size],
-            labels[i : i + batch_size] if torch.is_tensor(labels) else labels, masks, generator,
+            model, x[i : i + batch_size], labels[i : i + batch_size] if given else labels, masks,
+            generator, method,
         )
         for i in range(0, len(x), batch_size)
     ]
-    if not parts:
-        raise ValueError("x holds no examples")
     layers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     per_example = sum(layers.values())
-    return FisherTrace(
-        float(per_example.double().mean()),
-        {k: float(v.double().mean()) for k, v in layers.items()}, per_example,
-    )
+    per_layer = {name: float(values.mean()) for name, values in layers.items()}
+    return FisherTrace(float(per_example.mean()), per_layer, per_example)
+
+
+def _chunk(model, x):
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or x.dim() < 3:
+        return 1024
+    size = first.out_channels * x[0, 0].numel() // (first.stride[0] * first.stride[1])
+    return min(max(CHUNK_FLOATS // size, 32), 1024)
 
 
 def by_weight_layer(per_layer, model):
@@ -81,16 +105,30 @@ def by_weight_layer(per_layer, model):
     return sums
 
 
-def per_example_fisher(model, x, labels="expected", masks=None, generator=None):
-    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms. Only
-    the eigenvalues ("expected", "signs") and the check of given labels make the device wait."""
-    if torch.is_tensor(labels):
+def per_example_fisher(
+    model, x, labels="expected", masks=None, generator=None, method="rules"
+):
+    """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms,
+    float64. Only the eigenvectors of "signs", the check of given labels and the comparison of a new
+    model with autograd make the device wait."""
+    if method not in ("rules", "autograd"):
+        raise ValueError(f'method must be "rules" or "autograd", got {method!r}')
+    if torch.is_inference_mode_enabled():
+        raise ValueError("gradients are needed: leave torch.inference_mode()")
+    if not isinstance(labels, str):
         _check_labels(labels, x)
+    masks = masks or {}
+    _check_model(model, x, masks)
     with torch.enable_grad():
-        logits, layers = _forward(model, x)
-    return _squared_norms(
-        logits, layers, _cotangents(logits.detach(), labels, generator), masks or {}, model
-    )
+        if method == "autograd":
+            logits, layers = _checked_logits(model(x), x), None
+        else:
+            logits, layers = _forward(model, x)
+        cotangents = _cotangents(logits.detach(), labels, generator)
+        if method == "autograd":
+            return _by_autograd(model, x, logits, cotangents, masks)
+        _check_uses(model, logits)
+        return _by_rules(model, x, logits, layers, cotangents, masks)
 
 
 def per_example_gradient_norms(model, x, y, masks=None):
@@ -100,90 +138,127 @@ def per_example_gradient_norms(model, x, y, masks=None):
     Exact. Only one batch's layer inputs and output gradients are alive at
     once. Errors as ``fisher_trace``.
     """
+    _check_labels(y, x)
     return sum(per_example_fisher(model, x, y, masks).values())
 
 
-def _check_labels(labels, x):
-    if labels.shape != (len(x),) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be ({len(x)},) integers, got {tuple(labels.shape)} {labels.dtype}"
-        )
+# ---- the vectors b
+
+
+def covariance_factor(p):
+    """diag(p) - pp' = B B' for probabilities p (n, classes), float64 -> (multiply, gram).
+
+    B is the closed-form Cholesky factor of the multinomial covariance, the classes in ascending
+    order of p and s_k the sum of p_j over j > k: B_kk = sqrt(p_k s_k / s_{k-1}) and, for j > k,
+    B_jk = -p_j sqrt(p_k / (s_{k-1} s_k)). No difference is formed, so it is right at every gap
+    between logits. multiply: v (n, classes - 1) -> B v (n, classes); gram(rows): B'B of some
+    examples.
+    """
+    p, order = p.sort(1)
+    tail = p.flip(1).cumsum(1).flip(1)
+    before, after, own = tail[:, :-1], tail[:, 1:], p[:, :-1]
+    diagonal, below = (own * after / before).sqrt(), (own / (before * after)).sqrt()
+
+    def multiply(v):
+        sums = F.pad((below * v).cumsum(1), (1, 0))
+        return torch.empty_like(p).scatter(1, order, F.pad(diagonal * v, (0, 1)) - p * sums)
+
+    def gram(rows):
+        c, d, squares = below[rows], diagonal[rows], p[rows].square()
+        later = squares.flip(1).cumsum(1).flip(1)[:, 1:]  # sum of p_j^2 over j > k
+        upper = (c[:, :, None] * (c * later - own[rows] * d)[:, None, :]).triu(1)
+        return upper + upper.transpose(1, 2) + torch.diag_embed(d.square() + c.square() * later)
+
+    return multiply, gram
 
 
 def _cotangents(logits, labels, generator):
-    """The vectors b (n, classes) of the backward passes; computed in float64: diag(p) - pp'
-    cancels when p is confident."""
+    """The vectors b of the backward passes, one at a time: (n, classes) of norm 1 in the model's
+    dtype, and their squared norms (n,) in float64, which no dtype of a model could hold."""
     p = logits.double().softmax(1)
-    if torch.is_tensor(labels) or isinstance(labels, str) and labels == "sampled":
-        given = torch.is_tensor(labels)
+    n, classes = p.shape
+    if not isinstance(labels, str) or labels == "sampled":
+        given = not isinstance(labels, str)
         y = labels.long() if given else torch.multinomial(p, 1, generator=generator)[:, 0]
-        checked = given and y.device.type != "meta"
-        if checked and not 0 <= int(y.min()) <= int(y.max()) < p.shape[1]:
+        if given and y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < classes:
             raise ValueError(
-                f"labels must lie in 0..{p.shape[1] - 1}, got {int(y.min())}..{int(y.max())}"
+                f"labels must lie in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}"
             )
-        return [(p - F.one_hot(y, p.shape[1])).to(logits.dtype)]
+        others = p.scatter(1, y[:, None], 0.0)  # 1 - p_y is their sum
+        yield _scaled(others.scatter(1, y[:, None], -others.sum(1, keepdim=True)), logits.dtype)
+        return
     if labels not in ("expected", "signs"):
         raise ValueError(
             f'labels must be "expected", "sampled", "signs" or an integer tensor, got {labels!r}'
         )
-    values, vectors = torch.linalg.eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
-    columns = vectors * values.clamp(min=0).sqrt()[:, None, :]
-    columns = columns[:, :, 1:]  # the first is the null direction (1, ..., 1)
+    multiply, gram = covariance_factor(p)
     if labels == "expected":
-        return list(columns.to(logits.dtype).unbind(2))
-    shape = len(p), columns.shape[2], 1
-    signs = torch.randint(2, shape, device=p.device, generator=generator) * 2.0 - 1.0
-    return [(columns @ signs.to(p.dtype))[:, :, 0].to(logits.dtype)]
+        for k in range(classes - 1):
+            v = torch.zeros_like(p[:, 1:])
+            v[:, k] = 1.0
+            yield _scaled(multiply(v), logits.dtype)
+        return
+    signs = torch.randint(2, (n, classes - 1), device=p.device, generator=generator) * 2.0 - 1.0
+    rows = torch.arange(n, device=p.device).split(max(FACTOR_FLOATS // classes**2, 1))
+    turned = [torch.linalg.eigh(gram(part))[1] @ signs[part].to(p.dtype)[:, :, None] for part in rows]
+    yield _scaled(multiply(torch.cat(turned)[:, :, 0]), logits.dtype)
+
+
+def _scaled(b, dtype):
+    length = torch.linalg.vector_norm(b, dim=1, keepdim=True)
+    return (b / length.clamp(min=1e-300)).to(dtype), length[:, 0].square()
+
+
+# ---- by rules
 
 
 def _forward(model, x):
     """Logits, and for every layer with parameters its name, module, input and the place of its
     output in the autograd graph."""
     layers, handles, seen = [], [], {}
-    for name, module in model.named_modules():
-        own = [n for n, p in module.named_parameters(recurse=False) if p is not None]
-        check_layer(name, module, own)
-        for parameter in own:
-            place = name, parameter
-            if seen.setdefault(id(module._parameters[parameter]), place) != place:
-                raise ValueError(
-                    f"parameter {name}.{parameter} is shared with another layer: the Fisher trace"
-                    " needs each used once"
-                )
-        if own:
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, inputs, output, name=name: _keep(layers, name, m, inputs, output)
-                )
-            )
     try:
-        logits = model(x)
+        for name, module in model.named_modules():
+            own = [n for n, p in module.named_parameters(recurse=False) if p is not None]
+            check_layer(name, module, own)
+            for parameter in own:
+                place = name, parameter
+                if seen.setdefault(id(module._parameters[parameter]), place) != place:
+                    raise ValueError(
+                        f"parameter {name}.{parameter} is shared with another layer: the rules need"
+                        ' each used once; method="autograd" does not'
+                    )
+            if own:  # first of the hooks: it sees what the layer itself computed
+                keep = partial(_keep, layers, name, len(x))
+                handles.append(module.register_forward_hook(keep, prepend=True))
+        logits = _checked_logits(model(x), x)
     finally:
         for handle in handles:
             handle.remove()
     called = {name for name, *_ in layers}
-    unused = [
-        name
-        for name, module in model.named_modules()
-        if name not in called and any(True for _ in module.parameters(recurse=False))
-    ]
-    if unused:
-        raise ValueError(
-            f"layer {unused[0]!r} was not called: are its weights used some other way (F.linear"
-            " …)? then there is no rule for it"
-        )
-    if logits.dim() != 2:
-        raise ValueError(f"the model must return logits (n, classes), got {tuple(logits.shape)}")
+    for name, module in model.named_modules():
+        if name not in called and any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(
+                f"layer {name!r} was not called: are its weights used some other way (F.linear …)?"
+                ' then there is no rule for it; method="autograd" needs none'
+            )
     return logits, layers
 
 
-def _keep(layers, name, module, inputs, output):
+def _keep(layers, name, n, module, inputs, output):
     if any(module is other for _, other, _, _, _ in layers):
         raise ValueError(
-            f"layer {name!r} is used twice in one forward pass: the Fisher trace needs each used"
-            " once"
+            f"layer {name!r} is used twice in one forward pass: the rules need each used once;"
+            ' method="autograd" does not'
         )
+    if not inputs:
+        raise ValueError(f"layer {name!r} must be called with its input first, not by keyword")
+    if inputs[0].shape[:1] != (n,) or output.shape[:1] != (n,):
+        raise ValueError(
+            f"layer {name!r} has {tuple(inputs[0].shape)} -> {tuple(output.shape)}, and the rules"
+            f' need the {n} examples along axis 0; method="autograd" does not'
+        )
+    if output.dtype not in PRECISIONS:
+        raise ValueError(f"layer {name!r} computes in {output.dtype}: use float32 or float64")
     if not output.requires_grad:  # frozen parameters: start the graph here
         output = output.detach().requires_grad_()
         edge, output = torch.autograd.graph.get_gradient_edge(output), output.clone()
@@ -193,22 +268,17 @@ def _keep(layers, name, module, inputs, output):
     return output
 
 
-def _squared_norms(logits, layers, cotangents, masks, model):
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    for name, mask in masks.items():
-        if name not in shapes or mask.shape != shapes[name]:
-            raise ValueError(
-                f"mask {name!r} of shape {tuple(mask.shape)} fits no parameter; parameters:"
-                f" {', '.join(shapes)}"
-            )
-    totals = {name: logits.new_zeros(len(logits)) for name, *_ in layers}
-    rules = {}
-    for k, cotangent in enumerate(cotangents):
-        last = k == len(cotangents) - 1
+def _by_rules(model, x, logits, layers, cotangents, masks):
+    totals = {name: logits.new_zeros(len(logits), dtype=torch.float64) for name, *_ in layers}
+    rules, edges, first = {}, [edge for *_, edge in layers], None
+    waiting = next(cotangents, None)
+    while waiting is not None:
+        (cotangent, size), waiting = waiting, next(cotangents, None)
+        last = waiting is None
         deltas = torch.autograd.grad(
-            logits, [edge for *_, edge in layers], cotangent, retain_graph=not last,
-            allow_unused=True,
+            logits, edges, cotangent, retain_graph=not last, allow_unused=True
         )
+        norms = {}
         for (name, module, a, version, _), delta in zip(layers, deltas):
             if delta is None:
                 continue
@@ -219,5 +289,145 @@ def _squared_norms(logits, layers, cotangents, masks, model):
             rule = rules.get(name) or layer_rule(name, module, a, masks)
             if not last:
                 rules[name] = rule  # patches and Gram matrices of the input serve every pass
-            totals[name] = totals[name] + rule(delta)
+            norms[name] = rule(delta)
+            totals[name] = totals[name] + norms[name] * size
+        first = first or (cotangent, norms)
+    if first:
+        _compare_with_autograd(model, x, logits, *first, masks)
     return totals
+
+
+# ---- by autograd
+
+
+def _squares_by_autograd(model, one, cotangents, masks):
+    """For one example (1, ...): its logits and [module name -> |J' b|^2] for each b (1, classes).
+
+    Frozen parameters count: they are replaced by copies that are not.
+    """
+    parameters = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
+    try:
+        logits = torch.func.functional_call(model, parameters, (one,))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"the model takes no single example ({error})") from None
+    squares = []
+    for b in cotangents:
+        gradients = torch.autograd.grad(
+            logits, list(parameters.values()), b, retain_graph=True, allow_unused=True
+        )
+        sums = {name.rpartition(".")[0]: 0.0 for name in parameters}
+        for name, g in zip(parameters, gradients):
+            if g is not None:
+                kept = g.double() * masks[name] if name in masks else g.double()
+                sums[name.rpartition(".")[0]] += kept.square().sum()
+        squares.append(sums)
+    return logits.detach(), squares
+
+
+def _by_autograd(model, x, logits, cotangents, masks):
+    cotangents = list(cotangents)
+    for name, module in model.named_modules():
+        check_layer(name, module, [])
+    rows = []
+    for i in range(len(x)):
+        own = [b[i : i + 1] for b, _ in cotangents]
+        alone, squares = _squares_by_autograd(model, x[i : i + 1], own, masks)
+        _check_alone(alone[0], logits[i].detach())
+        rows.append(
+            {
+                name: sum(one[name] * size[i] for one, (_, size) in zip(squares, cotangents))
+                for name in squares[0]
+            }
+        )
+    zero = torch.zeros((), dtype=torch.float64, device=x.device)
+    return {name: torch.stack([row[name] + zero for row in rows]) for name in rows[0]}
+
+
+# ---- what is refused
+
+
+def _said(value):
+    return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+
+
+def _check_labels(labels, x):
+    if not torch.is_tensor(labels) or labels.shape != (len(x),) or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be a tensor of ({len(x)},) integers, got {_said(labels)}"
+            f" {getattr(labels, 'dtype', '')}"
+        )
+
+
+def _check_model(model, x, masks):
+    """ValueError: half precision, or a mask that is none of a parameter."""
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        if p.dtype not in PRECISIONS:
+            raise ValueError(f"parameter {name!r} is {p.dtype}: use float32 or float64")
+    if x.is_floating_point() and x.dtype not in PRECISIONS:
+        raise ValueError(f"x is {x.dtype}: use float32 or float64")
+    for name, mask in masks.items():
+        if name not in shapes or mask.shape != shapes[name] or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask {name!r} of shape {tuple(mask.shape)}, {mask.dtype}, is no boolean mask of"
+                f" a parameter; parameters: {', '.join(shapes)}"
+            )
+
+
+def _checked_logits(logits, x):
+    if logits.dim() != 2 or len(logits) != len(x):
+        raise ValueError(
+            f"the model must return logits ({len(x)}, classes), got {tuple(logits.shape)}"
+        )
+    if x.device.type != "meta" and not logits.isfinite().all():
+        raise ValueError("the logits are not finite: look at the inputs and the weights")
+    return logits
+
+
+def _check_uses(model, logits):
+    """ValueError: the autograd graph holds a parameter more than once."""
+    seen, waiting, uses = set(), [logits.grad_fn], {}
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            if hasattr(following, "variable"):
+                uses[id(following.variable)] = uses.get(id(following.variable), 0) + 1
+            else:
+                waiting.append(following)
+    for name, p in model.named_parameters():
+        if uses.get(id(p), 0) > 1:
+            raise ValueError(
+                f"parameter {name!r} is used {uses[id(p)]} times in one forward pass: the rules"
+                ' need each used once; method="autograd" does not'
+            )
+
+
+def _check_alone(alone, logits):
+    """ValueError: an example has other logits alone than in its batch."""
+    if (alone - logits).abs().max() > TOLERANCE[logits.dtype] * (logits.abs().max() + 1e-30):
+        raise ValueError(
+            "an example has other logits alone than in its batch: the model uses batch statistics"
+            " or random draws (call model.eval())"
+        )
+
+
+def _compare_with_autograd(model, x, logits, cotangent, norms, masks):
+    """ValueError: for the first example a layer's rule gives another norm than plain autograd.
+    Once for each model and kind of input."""
+    kind = tuple(x.shape[1:]), x.dtype, tuple(module.training for module in model.modules())
+    if x.device.type == "meta" or kind in _CHECKED.setdefault(model, set()):
+        return
+    alone, [squares] = _squares_by_autograd(model, x[:1], [cotangent[:1]], masks)
+    _check_alone(alone[0], logits[0].detach())
+    total = sum(squares.values())
+    for name, value in squares.items():
+        if abs(norms.get(name, torch.zeros(1))[0].double() - value) > TOLERANCE[logits.dtype] * total:
+            raise ValueError(
+                f"layer {name!r}: its rule gives {float(norms[name][0]):.4g} for the first"
+                f" example's squared gradient, autograd {float(value):.4g}: is the batch not along"
+                ' axis 0, or are its weights used some other way? method="autograd" is exact'
+            )
+    _CHECKED[model].add(kind)

@@ -10,23 +10,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 
 def check_layer(name, module, own):
     """ValueError if per-example gradients of the layer have no rule, or do not exist."""
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    if isinstance(module, norms) and (module.training or not module.track_running_stats):
+    if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
         raise ValueError(
             f"BatchNorm layer {name!r} uses batch statistics: call model.eval() first, or examples"
             " have no gradient of their own"
         )
-    dropouts = (
-        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-        nn.FeatureAlphaDropout,
-    )
-    if isinstance(module, dropouts) and module.training and module.p > 0:
+    if isinstance(module, _DropoutNd) and module.training and module.p > 0:
         raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
-    known = (nn.Linear, nn.Conv2d, nn.LayerNorm, *norms)
+    known = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
     if (
         own
         and not hasattr(module, "squared_gradient_norms")
@@ -35,7 +32,7 @@ def check_layer(name, module, own):
         raise ValueError(
             f"no rule for layer {name!r} ({type(module).__name__} with {own}): Linear, Conv2d,"
             " BatchNorm, LayerNorm are covered; give other modules a method"
-            " squared_gradient_norms(input, output_gradient) -> (n,)"
+            ' squared_gradient_norms(input, output_gradient) -> (n,), or use method="autograd"'
         )
 
 
@@ -132,6 +129,8 @@ def _convolution(module, a, mask):
         len(a), module.groups, module.kernel_size, module.stride, module.dilation,
     )
     (ph, pw) = module.padding
+    if groups == 1 and module.in_channels * kh * kw <= 64:  # one product, not one for each place
+        return _patches(module, a, mask)
     height, width = (
         (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1,
         (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1,
@@ -163,6 +162,14 @@ def _convolution(module, a, mask):
         ]
     rule = _matrix([partial(shifted, i, j) for i, j in places], masks)
     return lambda delta: rule(grouped(delta.flatten(2).transpose(1, 2))).view(n, groups).sum(1)
+
+
+def _patches(module, a, mask):
+    """A convolution of few channels: one Linear layer on the patches of its input."""
+    settings = module.dilation, module.padding, module.stride
+    patches = F.unfold(a, module.kernel_size, *settings).transpose(1, 2)  # (n, positions, c kh kw)
+    rule = _matrix([patches], None if mask is None else [mask.flatten(1)])
+    return lambda delta: rule(delta.flatten(2).transpose(1, 2))
 
 
 def _matrix(inputs, masks):

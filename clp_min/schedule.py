@@ -10,12 +10,18 @@ they part. The randomness of an epoch depends on (seed, epoch) alone, so each sc
 exactly the weights it would have reached alone.
 """
 
+import copy
+import dis
+import hashlib
 import time
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 
+from clp_min.identity import described, tensor_digest
 from clp_min.train import (
     fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint, shrink_perturb,
     state_from_dict, train_epoch,
@@ -31,18 +37,23 @@ class Phase:
     deficit        (x, y, generator) -> (x, y): the training set as it is seen; asked once per
                    epoch; the test set never passes here
     lr             a number or a function of the epochs since the learning rate's last (re)start
-    subset         (m,) indices of the training examples in use
-    select         (model, x, y, n, generator) -> n indices: which of ``pool`` make a batch
+    batch_size     examples in a step
+    subset         (m,) indices of the training examples in use (a boolean mask is refused)
+    select         (model, x, y, n, generator, indices, step) -> n places in x: which of the ``pool``
+                   x, y, the data set's examples ``indices``, make this step's batch
     loss           (model, x, y) -> scalar          clip   largest gradient norm; math.inf for none
     augment        (x, generator) -> x; augment.none for none
     event          (setup, state): changes the state in place at the start of the phase
-    until          (state) -> bool, asked after every epoch: True ends the phase
+    until          (state) -> bool, asked after every epoch: True ends the phase. A rule that
+                   remembers is an object with __call__ (state): each schedule has a copy of its
+                   own, which is forked and saved with the state
     """
 
     epochs: int
     deficit: Callable | None = None
     lr: float | Callable | None = None
     weight_decay: float | None = None
+    batch_size: int | None = None
     augment: Callable | None = None
     subset: torch.Tensor | None = None
     select: Callable | None = None
@@ -55,6 +66,26 @@ class Phase:
     def __post_init__(self):
         if not isinstance(self.epochs, int) or self.epochs < 0:
             raise ValueError(f"epochs must be a whole number >= 0, got {self.epochs!r}")
+        for name in ("lr", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        subset = self.subset
+        if subset is not None and (subset.dim() != 1 or subset.dtype not in (torch.int64, torch.int32)):
+            raise ValueError(
+                f"subset must be (m,) indices, got {tuple(subset.shape)} {subset.dtype}; of a mask:"
+                " mask.nonzero()[:, 0]"
+            )
+        if isinstance(self.until, types.FunctionType) and any(
+            step.opname == "STORE_DEREF" and step.argval in self.until.__code__.co_freevars
+            for step in dis.get_instructions(self.until)
+        ):
+            raise ValueError(
+                "until remembers in a variable outside it, which schedules would share: make it an"
+                " object with __call__"
+            )
 
 
 def restart_learning_rate(setup, state):
@@ -75,7 +106,11 @@ def new_training_run(setup, state):
 
 def exponential(lr, decay):
     """Learning rate lr * decay^epoch."""
-    return lambda epoch: lr * decay**epoch
+    return partial(_exponential, lr, decay)
+
+
+def _exponential(lr, decay, epoch):
+    return lr * decay**epoch
 
 
 def redraw(setup, state):
@@ -87,14 +122,13 @@ def redraw(setup, state):
 def shrink_and_perturb(shrink, perturb):
     """Event: train.shrink_perturb towards a newly initialised net, and a fresh optimizer
     (Ash & Adams 2020)."""
+    return partial(_shrink_and_perturb, shrink, perturb)
 
-    def event(setup, state):
-        shrink_perturb(
-            state.model, fresh_model(setup, state.seed, state.epoch, "redraw"), shrink, perturb
-        )
-        restart_optimizer(setup, state)
 
-    return event
+def _shrink_and_perturb(shrink, perturb, setup, state):
+    fresh = fresh_model(setup, state.seed, state.epoch, "redraw")
+    shrink_perturb(state.model, fresh, shrink, perturb)
+    restart_optimizer(setup, state)
 
 
 def _settings(phase):
@@ -150,7 +184,9 @@ def branches(schedules):
     return [{name: schedules[name] for name in schedules if name in group} for group in groups]
 
 
-def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
+def sweep(
+    setup, schedules, seed, at=None, checkpoint=None, save_every=20.0, key=None, measured=None
+):
     """Train all ``schedules`` (name -> list of Phase) from one initial state; yield (epoch, state,
     names) to be measured.
 
@@ -159,9 +195,15 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
     of numbers of steps, (step, state, names) at those steps instead (0 is the initial state). The
     model is in eval mode; whoever measures must leave weights and optimizer as they are.
     checkpoint: a file from which a killed sweep goes on, written every ``save_every`` seconds;
-    points since then are yielded again.
+    points since then are yielded again. One that belongs to another seed, other schedules, set-up
+    or data is refused.
+    key: text that stands for functions without a name of their own (lambdas, closures)
+    measured: () -> how much is on record; a checkpoint that is ahead of it is passed over
     """
-    stack = _waiting(setup, schedules, seed, checkpoint)
+    _check_schedules(setup, schedules, at)
+    owner = _owner(setup, schedules, seed, key) if checkpoint else None
+    record = measured or int
+    stack = _waiting(setup, schedules, checkpoint, owner, record)
     if stack is None:
         stack = [(fresh_state(setup, seed), {name: (0, 0) for name in schedules})]
         if at is None or 0 in at:
@@ -177,6 +219,8 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
         group = groups[-1]
         index, done = next(iter(group.values()))
         phase = state.phase = schedules[next(iter(group))][index]
+        if done == 0:
+            state.rule = copy.deepcopy(phase.until)
         if phase.event and done == 0:
             phase.event(setup, state)
             state.model.eval()
@@ -189,36 +233,73 @@ def sweep(setup, schedules, seed, at=None, checkpoint=None, save_every=20.0):
                 yield state.step, state, list(group)
         if at is None:
             yield state.epoch, state, list(group)
-        over = phase.until is not None and phase.until(state)
+        over = state.rule is not None and state.rule(state)
         stack.append(
             (state, {name: (i + 1, 0) if over else (i, k + 1) for name, (i, k) in group.items()})
         )
         if checkpoint and time.monotonic() - last_save > save_every:
-            _save(checkpoint, schedules, seed, stack)
+            _save(checkpoint, owner, stack, record())
             last_save = time.monotonic()
     if checkpoint:
-        _save(checkpoint, schedules, seed, stack)
+        _save(checkpoint, owner, stack, record())
 
 
-def _waiting(setup, schedules, seed, checkpoint):
+def _check_schedules(setup, schedules, at):
+    """ValueError: names that are one as text, indices outside the data, points that no run has."""
+    if len({str(name) for name in schedules}) < len(schedules):
+        raise ValueError(f"two schedules have the same name: {list(schedules)}")
+    if at is not None and (not at or min(at) < 0):
+        raise ValueError(f"at must name steps >= 0, got {at}")
+    n = len(setup.x)
+    subsets = {id(p.subset): p.subset for ps in schedules.values() for p in ps}.values()
+    for subset in subsets:
+        if subset is None or subset.device.type == "meta":
+            continue
+        if not len(subset) or int(subset.min()) < 0 or int(subset.max()) >= n:
+            raise ValueError(f"subset must hold indices in 0..{n - 1}, at least one")
+
+
+def _owner(setup, schedules, seed, key):
+    """What a checkpoint must agree in to be gone on with: name of the part -> digest."""
+    settings = {f.name: getattr(setup, f.name) for f in fields(setup)}
+    data = settings.pop("x"), settings.pop("y")
+    try:
+        parts = {
+            "schedules": described({str(k): v for k, v in schedules.items()}, key is not None),
+            "set-up": described(settings, key is not None),
+        }
+    except ValueError as error:
+        raise ValueError(f"{error}: with a checkpoint, give sweep(…, key=) a text that does") from None
+    parts |= {"seed": str(seed), "key": str(key), "data": tensor_digest(*data)}
+    return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}
+
+
+def _waiting(setup, schedules, checkpoint, owner, record):
     """The stack of (state, cursors) of a killed sweep; None if there is none."""
     saved = load_checkpoint(checkpoint, "cpu") if checkpoint else None
-    if saved is None:
+    if saved is None or saved["measured"] > record():
         return None
-    if saved["schedules"] != [str(name) for name in schedules] or saved["seed"] != seed:
+    other = [part for part, digest in owner.items() if saved["owner"].get(part) != digest]
+    if other:
         raise ValueError(
-            f"{checkpoint} belongs to other schedules or another seed: remove it to start again"
+            f"{checkpoint} belongs to other {' and other '.join(other)}: remove it to start again,"
+            " or give another file"
         )
     stack = []
-    for state, cursors in saved["stack"]:
-        own = {name: cursors[str(name)] for name in schedules if str(name) in cursors}
-        stack.append((state_from_dict(setup, state), own))
+    for row, cursors in saved["stack"]:
+        own = {name: tuple(cursors[str(name)]) for name in schedules if str(name) in cursors}
+        state = state_from_dict(setup, row)
+        index, done = next(iter(own.values()))
+        memory, state.rule = state.rule, None
+        if done and schedules[next(iter(own))][index].until is not None:  # it is in that phase
+            state.rule = copy.deepcopy(schedules[next(iter(own))][index].until)
+            getattr(state.rule, "__dict__", {}).update(memory)
+        stack.append((state, own))
     return stack
 
 
-def _save(checkpoint, schedules, seed, stack):
+def _save(checkpoint, owner, stack, measured):
     rows = []
     for state, cursors in stack:
         rows.append((state.to_dict(), {str(name): cursor for name, cursor in cursors.items()}))
-    names = [str(name) for name in schedules]
-    save_checkpoint(checkpoint, {"schedules": names, "seed": seed, "stack": rows})
+    save_checkpoint(checkpoint, {"owner": owner, "measured": measured, "stack": rows})

@@ -1,9 +1,10 @@
 """Training: the set-up of a run, its state, one epoch, evaluation, and checkpoints."""
 
 import copy
+import hashlib
+import io
 import math
 import os
-import pickle
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clp_min.seeding import generator, global_seed
 
@@ -72,31 +74,45 @@ class Setup:
 
 @dataclass(eq=False)
 class State:
-    """A run at one moment: model (in eval mode between epochs), optimizer, epochs and steps done,
-    epoch at which the learning rate's schedule started, mean training loss of the last epoch;
-    ``event``: an event has just happened and no epoch since; ``phase``: the phase it is in."""
+    """A run at one moment.
+
+    model       in eval mode between epochs        optimizer
+    epoch, step, scored   epochs and steps done, examples that a selection has looked at
+    lr_start    epoch at which the learning rate's schedule started
+    loss        mean training loss of the last epoch, over its batches as the phase sees them
+    event       an event has just happened and no epoch since
+    masks       parameter name -> boolean mask of kept weights (sparsity.prune), or None
+    phase       the phase it is in                 rule   its ``until``, made anew for it
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     seed: int
     epoch: int = 0
     step: int = 0
+    scored: int = 0
     lr_start: int = 0
     loss: float = math.nan
     event: bool = False
+    masks: dict | None = None
     phase: object = None
+    rule: object = None
 
     def fork(self):
-        """An independent copy: weights, buffers and optimizer."""
-        return replace(self, **copy.deepcopy({"model": self.model, "optimizer": self.optimizer}))
+        """An independent copy: weights, buffers, optimizer, and what a stop rule remembers."""
+        own = {"model": self.model, "optimizer": self.optimizer, "rule": self.rule}
+        return replace(self, **copy.deepcopy(own))
 
     def to_dict(self):
-        numbers = {
-            k: getattr(self, k) for k in ("seed", "epoch", "step", "lr_start", "loss", "event")
-        }
+        """All of it but the phase, in tensors, numbers and strings."""
+        memory = vars(self.rule) if hasattr(self.rule, "__dict__") else {}
         return {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), **numbers,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "rule": copy.deepcopy(memory), **{name: getattr(self, name) for name in SAVED},
         }
+
+
+SAVED = ("seed", "epoch", "step", "scored", "lr_start", "loss", "event", "masks")
 
 
 def fresh_model(setup, *key):
@@ -112,9 +128,19 @@ def fresh_model(setup, *key):
 
 
 def fresh_optimizer(setup, model):
-    """The set-up's optimizer without any memory."""
+    """The set-up's optimizer without any memory.
+
+    Each parameter group notes its rate and its weight decay as shares of the set-up's, which
+    phases scale (None: it decays where the set-up does not, and goes on so).
+    """
     lr = setup.lr if isinstance(setup.lr, (int, float)) else setup.lr(0)
-    return setup.optimizer(model.parameters(), lr=lr, weight_decay=setup.weight_decay)
+    base = lr or 1.0  # a warm-up from 0 would hide the shares
+    optimizer = setup.optimizer(model.parameters(), lr=base, weight_decay=setup.weight_decay)
+    for group in optimizer.param_groups:
+        group["share"], group["lr"] = group["lr"] / base, group["lr"] / base * lr
+        own, given = group.get("weight_decay", 0.0), setup.weight_decay
+        group["decay_share"] = own / given if given else None if own else 1.0
+    return optimizer
 
 
 def fresh_state(setup, seed):
@@ -128,8 +154,11 @@ def state_from_dict(setup, saved):
     state = fresh_state(setup, saved["seed"])
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
-    for name in ("epoch", "step", "lr_start", "loss", "event"):
+    for name in SAVED:
         setattr(state, name, saved[name])
+    if state.masks is not None:
+        state.masks = {name: mask.to(setup.x.device) for name, mask in state.masks.items()}
+    state.rule = saved["rule"]  # what it remembers; sweep makes the rule
     return state
 
 
@@ -143,26 +172,35 @@ def current_data(setup, state, indices):
     return x[indices], y[indices]
 
 
-def _batches(setup, phase, order):
-    """Indices of an epoch's batches, or of the pools from which they are selected."""
-    chosen, device = phase.subset, setup.x.device
-    if chosen is None:
-        chosen = torch.arange(len(setup.x), device=device)
-    shuffled = chosen[torch.randperm(len(chosen), device=device, generator=order)]
-    pool = setup.batch_size if phase.select is None else max(phase.pool, setup.batch_size)
-    batches = [b for b in shuffled.split(pool) if len(b) == pool or not setup.drop_last]
+def _batches(chosen, size, drop_last, order):
+    """Indices of an epoch's batches: the examples ``chosen`` in a random order."""
+    shuffled = chosen[torch.randperm(len(chosen), device=chosen.device, generator=order)]
+    batches = [b for b in shuffled.split(size) if len(b) == size or not drop_last]
     if not batches:
-        raise ValueError(f"batch_size {pool} is larger than the phase's {len(chosen)} examples")
+        raise ValueError(f"batch_size {size} is larger than the phase's {len(chosen)} examples")
     return batches
+
+
+def _selected(phase, state, x, y, chosen, n, draws):
+    """Algorithms 1 to 3 of the sparse paper, line 3: a pool of its own for every step, drawn
+    uniformly from all of the phase's data; of it the n examples that ``phase.select`` takes."""
+    size = phase.pool or n
+    if not n <= size <= len(chosen):
+        raise ValueError(f"pool must lie in {n}..{len(chosen)} (batch size, examples), got {size}")
+    order = torch.randperm(len(chosen), device=chosen.device, generator=draws["pool"])
+    pool = chosen[order[:size]]
+    kept = phase.select(state.model, x[pool], y[pool], n, draws["select"], pool, state.step)
+    state.scored += size
+    return pool[kept]
 
 
 def train_epoch(setup, phase, state):
     """One epoch under ``phase`` (what it leaves None is the set-up's), changing ``state``; a
     generator that yields after every step.
 
-    Order, augmentation and deficit draw from generators that depend on (seed, epoch) alone. The
-    loop never waits for the device: the loss is read once, at the end. ArithmeticError: the
-    loss is not finite.
+    Order, augmentation, deficit and pools draw from generators that depend on (seed, epoch)
+    alone. The loop never waits for the device: the loss is read once, at the end.
+    ArithmeticError: the loss or the net is not finite.
     """
 
     def chosen(name):
@@ -170,30 +208,26 @@ def train_epoch(setup, phase, state):
         return getattr(setup, name) if value is None else value
 
     # settings and randomness
-    device, keys = setup.x.device, ("order", "augment", "deficit", "select")
+    device, keys = setup.x.device, ("order", "augment", "deficit", "pool", "select")
     draws = {key: generator(device, state.seed, state.epoch, key) for key in keys}
-    lr, augment, loss_function, clip = (
-        chosen("lr"), chosen("augment"), chosen("loss"), chosen("clip"),
-    )
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr if isinstance(lr, (int, float)) else lr(state.epoch - state.lr_start)
-        group["weight_decay"] = chosen("weight_decay")
+    lr, augment, size = chosen("lr"), chosen("augment"), chosen("batch_size")
+    _set_rates(state, lr, chosen("weight_decay"))
+    settings = chosen("loss"), chosen("clip"), setup.autocast, setup.channels_last, state.masks
     # data as the phase shows them
     x, y = setup.x, setup.y
     if phase.deficit is not None:
         x, y = phase.deficit(x, y, draws["deficit"])
-    batches = _batches(setup, phase, draws["order"])
+    subset = torch.arange(len(x), device=device) if phase.subset is None else phase.subset
+    batches = _batches(subset, size, setup.drop_last, draws["order"])
     # steps
     total = torch.zeros((), device=device)
     for number, batch in enumerate(batches):
-        xb, yb = x[batch], y[batch]
         if phase.select is not None:
-            kept = phase.select(state.model, xb, yb, setup.batch_size, draws["select"])
-            xb, yb = xb[kept], yb[kept]
+            batch = _selected(phase, state, x, y, subset, len(batch), draws)
+        xb, yb = x[batch], y[batch]
         if augment is not None:
             xb = augment(xb, draws["augment"])
         state.model.train()
-        settings = loss_function, clip, setup.autocast, setup.channels_last
         # for models that draw from torch's global generator
         with global_seed(state.seed, state.epoch, number, "dropout"):
             total += training_step(state.model, state.optimizer, xb, yb, *settings)
@@ -204,29 +238,58 @@ def train_epoch(setup, phase, state):
     state.event = False
     if device.type != "meta":
         state.loss = float(total) / len(batches)
-        if not math.isfinite(state.loss):
+        finite = [t.isfinite().all() for t in state.model.state_dict().values()]
+        if not (math.isfinite(state.loss) and torch.stack(finite).all()):
             raise ArithmeticError(
-                f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}):"
-                " lower the learning rate or set clip"
+                f"the training loss is {state.loss} in epoch {state.epoch} (seed {state.seed}) and"
+                " the net or it is not finite: lower the learning rate or set clip"
             )
+
+
+def _set_rates(state, lr, weight_decay):
+    """The phase's rate and decay, for each parameter group as its own share asks."""
+    rate = lr if isinstance(lr, (int, float)) else lr(state.epoch - state.lr_start)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+        if group["decay_share"] is not None:
+            group["weight_decay"] = weight_decay * group["decay_share"]
 
 
 def training_step(
     model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None,
-    channels_last=False,
+    channels_last=False, masks=None,
 ):
     """One optimisation step on one batch -> the loss before it (a tensor; nothing
-    waits for the device)."""
+    waits for the device).
+
+    masks: parameter name -> boolean mask; a pruned weight (False) has no gradient, which does not
+    count for ``clip`` either, stays 0, and its momentum too.
+    """
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     with nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast):
         loss = loss_function(model, x, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if masks is not None:
+        parameters = dict(model.named_parameters())
+        for name, mask in masks.items():
+            if parameters[name].grad is not None:
+                parameters[name].grad.mul_(mask)
     if clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
+    if masks is not None:
+        apply_masks(model, masks)
     return loss.detach()
+
+
+@torch.no_grad()
+def apply_masks(model, masks):
+    """Set the pruned weights (False in the mask of that parameter name) to 0, in place."""
+    parameters = dict(model.named_parameters())
+    for name, mask in masks.items():
+        parameters[name].mul_(mask)
 
 
 @torch.no_grad()
@@ -238,15 +301,16 @@ def predict(model, x, batch_size=1000):
 @torch.no_grad()
 def evaluate(model, x, y, batch_size=1000):
     """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...),
-    y (n,); the mode is put back."""
-    training = model.training
+    y (n,); each module's mode is put back."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
     for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
         logits = model(xb)
         correct += (logits.argmax(1) == yb).sum()
         loss += F.cross_entropy(logits, yb, reduction="sum")
-    model.train(training)
+    for module, training in modes:
+        module.training = training
     return 100 * float(correct) / len(x), float(loss) / len(x)
 
 
@@ -273,27 +337,59 @@ def shrink_perturb(model, fresh, shrink, perturb):
         ours.copy_(other)
 
 
+@torch.no_grad()
+def batch_statistics(model, x):
+    """A copy of ``model`` in eval mode whose BatchNorm buffers are the statistics of x (n, ...), in
+    one batch: on x it computes what ``model`` computes in training mode (but for Dropout).
+
+    For measuring nets whose running statistics do not belong to their weights: right after
+    initialisation, shrink-perturb, redraw, prune, or between two nets. The variance is the one of
+    the batch (divided by n, not n - 1). The model's own buffers do not move.
+    """
+    own = copy.deepcopy(model).eval()
+
+    def estimate(module, inputs):
+        places = [0, *range(2, inputs[0].dim())]
+        variance, mean = torch.var_mean(inputs[0], places, correction=0)
+        module.running_mean.copy_(mean)
+        module.running_var.copy_(variance)
+
+    norms = [m for m in own.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    handles = [module.register_forward_pre_hook(estimate) for module in norms]
+    own(x)
+    for handle in handles:
+        handle.remove()
+    return own
+
+
+MARK = b"clp_min checkpoint, SHA-256 "
+
+
 def save_checkpoint(path, content):
-    """Write ``content`` (tensors, numbers, strings, containers) to path; the file before
-    it stays as path.previous.
+    """Write ``content`` (tensors, numbers, strings, containers) to path, after a digest of it; the
+    file before it stays as path.previous.
 
     Under a temporary name first, so that a kill at any moment leaves a whole file.
     """
-    path = Path(path)
+    path, buffer = Path(path), io.BytesIO()
+    torch.save(content, buffer)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")  # a name of its own for each process
-    torch.save(content, new)
+    digest = hashlib.sha256(buffer.getbuffer()).digest()
+    with open(new, "wb") as file:
+        file.writelines([MARK, digest, buffer.getbuffer()])
     with suppress(FileNotFoundError):
         os.replace(path, path.with_name(path.name + ".previous"))
     os.replace(new, path)
 
 
 def load_checkpoint(path, map_location=None):
-    """What ``save_checkpoint`` wrote last; a damaged file is passed over for the one before it;
-    None if there is no whole one."""
+    """What ``save_checkpoint`` wrote last; a file that is missing, cut, changed or another's is
+    passed over for the one before it; None if there is no whole one."""
     path = Path(path)
     for candidate in (path, path.with_name(path.name + ".previous")):
-        try:
-            return torch.load(candidate, map_location=map_location, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):  # missing or truncated
-            continue
+        with suppress(OSError):
+            content, start = candidate.read_bytes(), len(MARK) + 32
+            body = memoryview(content)[start:]
+            if content[:start] == MARK + hashlib.sha256(body).digest():
+                return torch.load(io.BytesIO(body), map_location=map_location, weights_only=True)
     return None

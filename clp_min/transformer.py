@@ -4,6 +4,8 @@ q, k, v and all other maps are nn.Linear, so that ``clp_min.fisher`` covers ever
 tokens have a rule of their own.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -97,11 +99,11 @@ class DeiT(nn.Module):
 def hard_distillation(teacher):
     """Loss (model, x, y): half the class head's cross-entropy under y, half the distillation
     head's under the teacher's own prediction."""
+    return partial(_distilled, teacher)
 
-    def loss(model, x, y):
-        own, distilled = model.both(x)
-        with torch.no_grad():
-            taught = teacher(x).argmax(1)
-        return (F.cross_entropy(own, y) + F.cross_entropy(distilled, taught)) / 2
 
-    return loss
+def _distilled(teacher, model, x, y):
+    own, distilled = model.both(x)
+    with torch.no_grad():
+        taught = teacher(x).argmax(1)
+    return (F.cross_entropy(own, y) + F.cross_entropy(distilled, taught)) / 2

@@ -22,7 +22,7 @@ from clp_min.train import Setup, accuracy
 class Config:
     """The published experiment; values are the paper's where no comment says otherwise."""
 
-    seeds: int = 5  # not stated; ours
+    seeds: int = 8  # not stated; ours: what a verdict on more than two effects needs
     # ---- data and net
     train_size: int | None = None  # all of CIFAR-10
     side: int | None = None  # average the images down to side x side
@@ -46,11 +46,11 @@ class Config:
 # rate; no BatchNorm, no augmentation and few images make the effect large; they were chosen because
 # they do, and say nothing of natural images
 TEXTURES = dict(
-    seeds=4, net=partial(models.small_cnn, init=models.kaiming_normal), norm=False, augment=None,
+    net=partial(models.small_cnn, init=models.kaiming_normal), norm=False, augment=None,
     blur=partial(deficits.gaussian_blur, kernel_size=13, sigma=2.0),
     decay=1.0, weight_decay=5e-4, clip=2.0, fisher_examples=200,
 )
-REAL = TEXTURES | dict(seeds=3, blur=partial(deficits.pooled_blur, size=4), weight_decay=0.0)
+REAL = TEXTURES | dict(blur=partial(deficits.pooled_blur, size=4), weight_decay=0.0)
 DEEP_MLP = partial(models.mlp, hidden=(128,) * 6, init=models.kaiming_normal)
 FASHION = REAL | dict(train_size=1000, net=DEEP_MLP)
 CIFAR = REAL | dict(train_size=2000, side=16)
@@ -86,6 +86,12 @@ def prepare(study, seed):
         channels_last=x.shape[1] > 1,
     )
     return data, setup
+
+
+# least sizes that count, ours, written before the runs that they judge
+DAMAGE = 5.0  # points: a loss that a reader would call damage; five times what seeds differ by
+POINT = 1.0  # points: above what one or two of 100 images make
+TENTH = 0.1  # of a logarithm: a change by 10 %
 
 
 def accuracy_at(study, schedules, ends):

@@ -8,6 +8,7 @@ import numpy as np
 from clp_min.deficits import images, labels, noise_images, permute_labels, vertical_flip
 from clp_min.schedule import Phase, new_training_run
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import untrained
 
 import achille
 
@@ -31,19 +32,24 @@ KINDS = ("blur", "vertical flip", "permuted labels", "white noise")
 def achille_deficits(study):
     """Accuracy lost to each deficit of one length at the start, as many clean epochs after it.
 
-    Drops are against the clean run of the same total length. Reproduced if blur costs more than the
-    costliest other deficit (paired), and in the mean at least three times as much.
+    Drops are against the clean run of the same total length. Effects: points that blur costs more
+    than the others' mean, least 3; and, since it should cost three times as much as each, a third
+    of blur's points minus those of each other deficit, least 1 (paired). Scope: this length; the
+    others' absence of any effect is not tested.
     """
     c, results = study.config, study.results
     clean = results.at("accuracy", "clean", c.length + c.clean)
     lost = clean[:, None] - results.final("accuracy", KINDS)  # (seeds, kinds)
-    worst = 1 + lost[:, 1:].mean(0).argmax()
-    more, unit = lost[:, 0] - lost[:, worst], f"points more than the next, {KINDS[worst]}"
+    more = lost[:, 0] - lost[:, 1:].mean(1)
+    effects = [Effect("points more than the others' mean", more, least=3.0, step=study.step())]
+    for kind, row in zip(KINDS[1:], lost.T[1:]):
+        rule = dict(least=achille.POINT, step=study.step() / 3)
+        effects.append(Effect(f"points (blur / 3 - {kind})", lost[:, 0] / 3 - row, **rule))
     costs = ", ".join(f"{kind} {Effect('points', row)}" for kind, row in zip(KINDS, lost.T))
     curve, y = Curve("drop", KINDS, lost), f"accuracy lost to {c.length} epochs (points)"
     return Panel(
         claim="low-level damage hurts; high-level changes and deprivation do little",
-        effects=[Effect(unit, more)], gate=lost[:, 0].mean() >= 3 * lost[:, worst].mean(),
+        effects=effects, gate=untrained(clean, study.classes),
         finding=f"{c.length} epochs cost: {costs}", axes=[Axes(y, [curve], "deficit", kind="bar")],
         caption=f"{c.clean} clean epochs after it",
     )
@@ -53,16 +59,19 @@ def achille_pretraining(study):
     """Pre-training on blurred images, then an ordinary run (fresh optimizer and
     rate) on sharp ones.
 
-    Reproduced if the longest pre-training ends below no pre-training (paired).
+    Effect: points by which the longest pre-training ends below none (paired), least 1. Scope: one
+    strength of blur.
     """
     c, results = study.config, study.results
     names = [f"pretraining {d}" if d else "clean" for d in c.pretraining]
     ends = zip(names, c.pretraining)
     correct = np.stack([results.at("accuracy", name, d + c.clean) for name, d in ends], 1)
-    effect = Effect("points of accuracy lost", correct[:, 0] - correct[:, -1])
+    rule = dict(least=achille.POINT, step=study.step())
+    effect = Effect("points of accuracy lost", correct[:, 0] - correct[:, -1], **rule)
     curve = Curve("sharp epochs after pre-training", c.pretraining, correct)
     return Panel(
         claim="pre-training on blurred images is worse than none", effects=[effect],
+        gate=untrained(correct[:, 0], study.classes),
         finding=f"{c.pretraining[-1]} epochs of pre-training on blurred images: {effect}",
         axes=[Axes("final test accuracy (%)", [curve], "epochs of pre-training on blurred images")],
         caption=f"{c.clean} sharp epochs after it",

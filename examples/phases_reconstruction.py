@@ -10,7 +10,7 @@ from functools import partial
 
 from clp_min.reconstruction import class_shares, layer_features
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import peak
+from clp_min.study.panel import untrained
 from clp_min.train import accuracy, cross_entropy, hinge
 
 import phases
@@ -21,39 +21,55 @@ LOSS = "reconstruction loss / variance"
 def phases_fig1(study):
     """Linear softmax regression.
 
-    Reproduced if the loss from the logits falls and rises again, each by > .01 of the variance;
-    the place of the least loss is chosen for each seed on the others. The theory says that
-    logits never rise in the linear model of the data, so this decides for real inputs; softmax
-    outputs stand beside them.
+    Effects: fall of the loss from the logits to the step ``linear_least`` (of the settings, chosen
+    on other seeds) and rise after it, least .01 of the variance each. The theory says that logits
+    never rise in the linear model of the data, so this decides for real inputs; softmax outputs
+    stand beside them. Scope: the near-constant phase (i) is not tested.
     """
     keys = {"loss": "from the logits", "loss_softmax": "from the softmax outputs"}
-    dips, found, axes = dips_of(study.results, "linear", keys)
+    place = study.config.linear_least
+    dips, found, axes = dips_of(study.results, "linear", keys, dict.fromkeys(keys, place))
     claim = "reconstruction from a linear classifier falls, then rises"
-    return Panel(claim, dips["loss"], axes, headline=dips["loss"][1], finding=found)
+    gate = trained_gate(study, "linear")
+    return Panel(claim, dips["loss"], axes, gate, found, headline=dips["loss"][1])
 
 
 def phases_fig2(study):
     """ResNet (or VGG), layers -1, -2, -3.
 
-    Reproduced if fig1's rule holds at layer -1, and fall and rise are both smaller
-    at layer -3 (means).
+    Effects: fig1's at layer -1, and how much larger its fall and its rise are than those of layer
+    -3, least .01 of the variance each; places ``net_least`` of the settings. Scope: shares of the
+    whole variance, not of what a layer explains.
     """
     keys = {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}
-    dips, found, axes = dips_of(study.results, "net", keys)
-    fades = all(third.mean < first.mean for first, third in zip(dips["loss_1"], dips["loss_3"]))
+    last, third = study.config.net_least
+    places = {"loss_1": last, "loss_2": last, "loss_3": third}
+    dips, found, axes = dips_of(study.results, "net", keys, places)
+    fades = [
+        Effect(f"more {word} than layer -3", a.values - b.values, least=phases.LEAST)
+        for word, a, b in zip(("fall", "rise"), dips["loss_1"], dips["loss_3"])
+    ]
     claim = "the phases are plainest at the output and fade towards the input"
-    return Panel(claim, dips["loss_1"], axes, fades, found, headline=dips["loss_1"][1])
+    effects, gate = dips["loss_1"] + fades, trained_gate(study, "net")
+    return Panel(claim, effects, axes, gate, found, headline=effects[1])
 
 
-def dips_of(results, name, keys):
-    """Loss curves with their fall and rise -> ({key: [fall, rise]}, what was found, axes)."""
+def trained_gate(study, name):
+    """Why a classifier shows nothing, if it does not."""
+    return untrained(study.results.final("accuracy", name), study.classes)
+
+
+def dips_of(results, name, keys, places):
+    """Loss curves with their fall to a step and their rise from it -> ({key: [fall, rise]}, what
+    was found, axes)."""
     dips, words, curves = {}, [], []
     for key, label in keys.items():
         curve = Curve(*phases.curve(label, results, key, name))
-        best, *heights = peak(-curve.values)
-        units = "fall to the least loss", "rise after it"
-        dips[key] = [Effect(unit, values, least=0.01) for unit, values in zip(units, heights)]
-        words.append(f"{label}: least at step {curve.x[best]:g}, {dips[key][0]}, {dips[key][1]}")
+        heights = phases.around(curve, places[key])
+        units = f"fall to step {places[key]}", "rise after it"
+        dips[key] = [Effect(u, -values, least=phases.LEAST) for u, values in zip(units, heights)]
+        least = curve.x[curve.values.mean(0).argmin()]
+        words.append(f"{label}: least at step {least:g}, {dips[key][0]}, {dips[key][1]}")
         curves.append(curve)
     correct = [Curve(*phases.curve("classifier", results, "accuracy", name))]
     axes = [Axes("test accuracy (%)", correct, **phases.STEP), Axes(LOSS, curves, **phases.STEP)]
@@ -64,11 +80,13 @@ def phases_fig4(study):
     """Inputs of the last dense layer: how much of each attribute belongs to one class.
 
     Share of each attribute's positive class means that belongs to its largest class (1/classes: to
-    all alike), mean over attributes. Reproduced if the share grows from step 0 to the end.
+    all alike), mean over attributes. Effect: growth of the share from step 0 to the end, least .05.
+    Scope: any trained classifier may show it.
     """
     results = study.results
     share = Curve(*phases.curve("mean over attributes", results, "share", "net"))
-    grown = Effect("of the share of the largest class", share.values[:, -1] - share.values[:, 0])
+    more = share.values[:, -1] - share.values[:, 0]
+    grown = Effect("of the share of the largest class", more, least=0.05)
     means = results.values("classes", "net")[:1]  # (first seed, steps, 3 attributes, classes)
     images = [
         Axes(
@@ -80,7 +98,7 @@ def phases_fig4(study):
     ]
     return Panel(
         claim="each input attribute of the last layer comes to belong to one or a few classes",
-        effects=[grown],
+        effects=[grown], gate=trained_gate(study, "net"),
         finding=f"share of the largest class: {share.values[:, 0].mean():.3f} at the start, grown"
         f" by {grown}",
         axes=[Axes("share of the largest class", [share], **phases.STEP), *images],

@@ -6,13 +6,11 @@ another data set, or classes that were held out; fig7: which colour channel is l
 The paper's claim: the probe peaks well before the classifier does.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from clp_min.reconstruction import layer_features
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import peak, verdict
+from clp_min.study.panel import untrained
 from clp_min.train import accuracy
 
 import phases
@@ -23,51 +21,62 @@ def phases_fig6(study):
 
     ``--to NAME``: another data set, as in the paper (Fashion-MNIST and MNIST, CIFAR-100 and
     CIFAR-10, both ways); without it, at quick scale, the second half of the classes, while the
-    first half is trained on. Reproduced if the probe at layer -1 gains to its peak and loses after
-    it, each by > 1 point; the peak's step is chosen for each seed on the mean curve of the others.
+    first half is trained on. Effects: points that the probe at layer -1 gains up to the step
+    ``probe_best`` (of the settings, chosen on other seeds) and loses after it, least 1 each. Scope:
+    the steps of the settings; where the probe is best at the last one, nothing can be lost after.
     """
     task = other_set(study) or "held-out classes"
-    return probe_panel(study, "transfer", task)
+    return probe_panel(study, "transfer", task, study.config.probe_best)
 
 
 def phases_fig7(study):
     """VGG (``--net resnet``: ResNet). The task "which colour channel is largest on average".
 
-    Rule of fig6. Only for colour images.
+    Effects and scope of fig6, with the step ``colour_best``. Only for colour images.
     """
-    return probe_panel(study, "channel", "the dominant colour channel")
+    task = "the dominant colour channel"
+    return probe_panel(study, "channel", task, study.config.colour_best)
 
 
-def probe_panel(study, task, probed):
+def probe_panel(study, task, probed, step):
     """What fig6 and fig7 share."""
     results, found = study.results, []
     labels = {"accuracy": "classifier, own task", "probe_1": "probe, layer -1"}
     labels |= {"probe_2": "probe, layer -2", "probe_3": "probe, layer -3"}
     curves = [Curve(*phases.curve(label, results, key, task)) for key, label in labels.items()]
     loss = Curve(*phases.curve("reconstruction loss, layer -1", results, "loss_1", task))
-    for curve in [*curves, replace(loss, values=-loss.values)]:
-        place, *heights = peak(curve.values)
-        effects = [str(effect) for effect in both_ways(*heights) if "probe" in curve.label]
-        found.append(", ".join([f"{curve.label}: best at step {curve.x[place]:g}", *effects]))
-    effects, step = both_ways(*peak(curves[1].values)[1:]), phases.STEP
-    axes = [Axes("accuracy (%)", curves, **step), Axes("loss / variance", [loss], **step)]
+    for curve in curves:
+        best = f"{curve.label}: best at step {curve.x[curve.values.mean(0).argmax()]:g}"
+        effects = both_ways(study, task, curve, step) if "probe" in curve.label else []
+        found.append(", ".join([best, *map(str, effects)]))
+    found.append(f"{loss.label}: least at step {loss.x[loss.values.mean(0).argmin()]:g}")
+    effects, scale = both_ways(study, task, curves[1], step), phases.STEP
+    axes = [Axes("accuracy (%)", curves, **scale), Axes("loss / variance", [loss], **scale)]
     claim, said = f"a probe of {probed} peaks before training ends", "; ".join(found)
-    return Panel(claim, effects, axes, headline=effects[1], finding=said)
+    return Panel(claim, effects, axes, own_gate(study, task), said, headline=effects[1])
 
 
-def both_ways(gained, lost):
-    """The two effects of a peak."""
-    units = "points gained to the peak", "points lost after it"
-    return [Effect(unit, values, least=1.0) for unit, values in zip(units, (gained, lost))]
+def both_ways(study, task, curve, step):
+    """The two effects of a peak at a step."""
+    halves = 2 if task == "transfer" and not other_set(study) else 1  # of the test set
+    grain = halves * study.step(other_set(study) if task == "transfer" else None)
+    units = f"points gained up to step {step}", "points lost after it"
+    heights = zip(units, phases.around(curve, step))
+    return [Effect(unit, values, least=phases.POINT, step=grain) for unit, values in heights]
+
+
+def own_gate(study, task):
+    """Why the classifier shows nothing, if it does not."""
+    halves = 2 if task == "transfer" and not other_set(study) else 1  # of the classes
+    return untrained(study.results.final("accuracy", task), study.classes / halves)
 
 
 def phases_probe_peak(study):
     """The statement behind fig6: the probe's peak lies near the least
     reconstruction loss (layer -1).
 
-    Steps are powers of two; the places are each seed's own. Reproduced if the two places are within
-    two doublings of each other, errors (at least a quarter of a doubling) included, and fig6's rule
-    finds a peak.
+    Steps are powers of two; the places are each seed's own. Effects: doublings from the least loss
+    to the probe's peak, within 2; and fig6's two, without which it has no peak. Scope as fig6.
     """
     results, curves, places = study.results, [], []
     for key, sign, label in (("probe_1", 1, "probe"), ("loss_1", -1, "reconstruction loss")):
@@ -75,14 +84,13 @@ def phases_probe_peak(study):
         places.append((sign * values).argmax(1))
         curves.append(Curve(label, x, share_of_range(values)))
     unit = "doublings (probe's peak after the least loss)"
-    apart = Effect(unit, places[0] - places[1], within=2.0, resolution=0.25)
-    peaked = both_ways(*peak(results.values("probe_1", "transfer"))[1:])
-    flat = verdict(peaked) != "reproduced"
-    said = " (fig6's rule finds no peak: its highest point is not above both ends)" if flat else ""
+    apart = Effect(unit, places[0] - places[1], within=2.0, step=1.0)
+    probe = Curve(*phases.curve("probe", results, "probe_1", "transfer"))
+    peaked = both_ways(study, "transfer", probe, study.config.probe_best)
     y = "layer -1, as a share of the mean's range"
     return Panel(
         claim="the probe is best where the reconstruction loss is least", effects=[apart, *peaked],
-        finding=f"{apart}{said}", axes=[Axes(y, curves, **phases.STEP)],
+        axes=[Axes(y, curves, **phases.STEP)], gate=own_gate(study, "transfer"),
     )
 
 
@@ -138,7 +146,7 @@ def prepare(study, seed, task):
 
 
 def main(argv=None):
-    study = Study(__file__, PANELS, phases.CONFIGS, argv, OPTIONS)
+    study = Study(__file__, PANELS, phases.CONFIGS, argv, OPTIONS, other_set)
     if study.arguments.class_colour and study.data != "shapes":
         raise ValueError(f"--class-colour is for --data shapes, got {study.data}")
     if own_set(study, study.seeds[0]).train[0].shape[1] == 1:

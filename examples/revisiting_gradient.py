@@ -20,8 +20,8 @@ from clp_min.models import parameter_count
 from clp_min.schedule import Phase, distinct_epochs, phase_at
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import least, log_ratio
-from clp_min.train import accuracy, fresh_model, load_checkpoint, save_checkpoint
+from clp_min.study.panel import least, log_ratio, untrained
+from clp_min.train import accuracy, fresh_model
 from clp_min.transformer import hard_distillation
 
 import revisiting
@@ -64,8 +64,9 @@ COSINE = "cosine of optimum's direction and descent"
 def revisiting_fig3(study):
     """Normal training, SGD.
 
-    Reproduced if for VGG, ResNet and DeiT log (mean norm of the effective gradient over the first
-    quarter of the epochs / over the last quarter) is positive.
+    Effects for VGG, ResNet and DeiT: log (mean norm of the effective gradient over the first
+    quarter of the epochs / over the last quarter), least .1 (10 %). Scope: a run that fits its
+    training set; the stochastic gradient may decline as much.
     """
     return decline_panel(study, THREE, "in normal training")
 
@@ -89,7 +90,8 @@ def decline_panel(study, names, when):
     """What fig3 and fig6 to 8 share."""
     effects = [decline(study.results, name, "effective") for name in names]
     axes = gradient_axes(study.results, names)
-    return Panel(f"the effective gradient declines {when}", effects, axes, headline=least(effects))
+    claim = f"the effective gradient declines {when}"
+    return Panel(claim, effects, axes, normal_gate(study, names), headline=least(effects))
 
 
 def decline(results, name, key):
@@ -97,15 +99,21 @@ def decline(results, name, key):
     values = results.values(key, name)
     quarter = max(values.shape[1] // 4, 1)
     ratio = log_ratio(values[:, :quarter].sum(1), values[:, -quarter:].sum(1))
-    return Effect(f"log (first quarter / last quarter), {name}", ratio)
+    return Effect(f"log (first quarter / last quarter), {name}", ratio, least=revisiting.TENTH)
+
+
+def normal_gate(study, names=(NORMAL,)):
+    """Why normal training shows nothing, if it does not."""
+    return untrained([study.results.final("accuracy", name) for name in names], study.classes)
 
 
 def revisiting_fig4a(study):
     """VGG, deficit in the first quarter of the epochs; against normal training of the same length.
 
-    Reproduced if accuracy is lost and, in as many epochs after the deficit as it lasted, the
-    effective gradient is shorter than at the start of normal training, and a smaller share of the
-    stochastic gradient than in it at the same epochs.
+    Effects: points lost, least 1; and in as many epochs after the deficit as it lasted, in
+    logarithms, least .1 each: how much shorter the effective gradient is than at the start of normal
+    training, and how much smaller a share of the stochastic gradient than in it at the same epochs.
+    Scope: shorter than at the start is not "converged to 0".
     """
     return early_deficit(study, study.config.long_deficit)
 
@@ -121,7 +129,8 @@ def early_deficit(study, length):
     return Panel(
         claim=f"{length} initial deficit epochs damage, and the effective gradient stays short"
         " after them",
-        effects=[lost(results, name), *shortness(results, name, length, length)],
+        effects=[lost(study, name), *shortness(results, name, length, length)],
+        gate=normal_gate(study),
         axes=gradient_axes(results, [name, NORMAL], spans=[[0, length]]),
     )
 
@@ -129,27 +138,30 @@ def early_deficit(study, length):
 def revisiting_fig4c(study):
     """VGG, deficit in the second quarter.
 
-    Reproduced if fig4a's deficit of the same length costs accuracy, this one less than half as
-    much, and the effective gradient in the window passes fig4a's two tests.
+    Effects: half of the points lost to fig4a's deficit of the same length minus those lost to this
+    one, least .5; the points of the former, least 1; and fig4a's two logarithms in the window.
+    Scope: the window of the settings may lie inside the critical period.
     """
     c, results = study.config, study.results
     start, end = c.late_window
     name, early = f"vgg deficit {start}-{end}", f"vgg deficit 0-{c.long_deficit}"
-    late_loss, early_loss = lost(results, name), lost(results, early, "points lost to an early one")
-    spared = Effect("points (early / 2 - this)", early_loss.values / 2 - late_loss.values)
+    late_loss, early_loss = lost(study, name), lost(study, early, "points lost to an early one")
+    rule = dict(least=revisiting.POINT / 2, step=study.step() / 2)
+    spared = Effect("points (early / 2 - this)", early_loss.values / 2 - late_loss.values, **rule)
     short = shortness(results, name, start, end - start)
     axes = gradient_axes(results, [name, NORMAL], spans=[[start, end]])
     return Panel(
         claim="a later deficit does little, and the effective gradient is short while it lasts",
-        effects=[early_loss, spared, *short], headline=late_loss,
+        effects=[spared, early_loss, *short], headline=late_loss, gate=normal_gate(study),
         finding="; ".join(map(str, [late_loss, early_loss, spared, *short])),
-        axes=[*axes, lost_axes(results, [early, name])],
+        axes=[*axes, lost_axes(study, [early, name])],
     )
 
 
-def lost(results, name, unit="points of accuracy lost"):
+def lost(study, name, unit="points of accuracy lost"):
     """Effect: accuracy lost to a schedule, against normal training of the same length."""
-    return Effect(unit, results.final("accuracy", NORMAL) - results.final("accuracy", name))
+    normal, other = (study.results.final("accuracy", one) for one in (NORMAL, name))
+    return Effect(unit, normal - other, least=revisiting.POINT, step=study.step())
 
 
 def shortness(results, name, start, length):
@@ -167,16 +179,17 @@ def shortness(results, name, start, length):
     share_0 = effective_0[:, then].sum(1) / stochastic_0[:, then].sum(1)
     share = effective[:, then].sum(1) / stochastic[:, then].sum(1)
     units = "start of normal training / then", "share of the stochastic gradient, normal / deficit"
-    return [Effect(f"log ({u})", v) for u, v in zip(units, (first, log_ratio(share_0, share)))]
+    pairs = zip(units, (first, log_ratio(share_0, share)))
+    return [Effect(f"log ({unit})", values, least=revisiting.TENTH) for unit, values in pairs]
 
 
 def revisiting_finding4(study):
     """Finding 4 and its yardstick: is the decline also that of the projection on the full gradient?
 
-    Reproduced if, for all three nets, the projection on the full gradient (Definition 1) declines
-    (rule of fig3) and the cosine between the vector to the optimum and the negative full gradient,
-    mean over epochs, is > 0.1: the paper's direction is one of descent. (A cosine of .01 would be
-    certain and say nothing.)
+    Effects for all three nets: decline of the projection on the full gradient (Definition 1; as
+    fig3), and the cosine between the vector to the optimum and the negative full gradient, mean
+    over epochs, least .1: the paper's direction is one of descent. (A cosine of .01 would be certain
+    and say nothing.) Scope: in the last epochs that vector points backwards by construction.
     """
     results = study.results
     declines = [decline(results, name, "on_full") for name in THREE]
@@ -185,7 +198,7 @@ def revisiting_finding4(study):
     curves = [[Curve(n, *results.curve(key, n)) for n in THREE] for key in ("on_full", "cosine")]
     return Panel(
         claim="the projection on the full gradient declines too, and the optimum lies that way",
-        effects=declines + cosines, headline=least(declines),
+        effects=declines + cosines, headline=least(declines), gate=normal_gate(study, THREE),
         axes=[Axes(PROJECTED, curves[0], log=True), Axes(COSINE, curves[1])],
     )
 
@@ -193,43 +206,45 @@ def revisiting_finding4(study):
 def revisiting_finding5(study):
     """Finding 5: effective gradients stay deteriorated after an early deficit, which impairs.
 
-    All effects of fig4a and fig4b.
+    Effects: all of fig4a and fig4b. Scope as there.
     """
     results, effects, curves = study.results, [], []
     lengths = study.config.short_deficit, study.config.long_deficit
     names = [f"vgg deficit 0-{length}" for length in lengths]
     for name, length in zip(names, lengths):
         short = shortness(results, name, length, length)
-        effects.append(lost(results, name, f"points lost to {length} epochs"))
-        effects += [Effect(f"{e.unit}, {length} epochs", e.values) for e in short]
+        effects.append(lost(study, name, f"points lost to {length} epochs"))
+        effects += [replace(e, unit=f"{e.unit}, {length} epochs") for e in short]
         values = np.stack([effect.values for effect in short], 1)
         curves.append(Curve(f"{length} epochs", ["start / then", "share"], values))
     shorter = Axes("log, normal / deficit (positive: shorter)", curves, "", kind="bar")
     claim = "after an early deficit the effective gradient does not recover, and accuracy is lost"
-    return Panel(claim, effects, [lost_axes(results, names), shorter])
+    return Panel(claim, effects, [lost_axes(study, names), shorter], normal_gate(study))
 
 
 def revisiting_finding6(study):
     """Finding 6: a deficit after the critical period leaves no permanent impairment.
 
-    Reproduced if the early deficit of the same length costs accuracy and the late one less than a
-    quarter as much (early / 4 - late).
+    Effects: a quarter of the points lost to the early deficit of the same length minus those lost to
+    the late one, least .25; the points of the former, least 1. Scope as fig4c.
     """
-    results, c = study.results, study.config
+    c = study.config
     names = [f"vgg deficit {a}-{b}" for a, b in ((0, c.long_deficit), c.late_window)]
-    early, late = (lost(results, name, "points lost to " + name[4:]) for name in names)
-    effect = Effect("points (early / 4 - late)", early.values / 4 - late.values)
+    early, late = (lost(study, name, "points lost to " + name[4:]) for name in names)
+    rule = dict(least=revisiting.POINT / 4, step=study.step() / 4)
+    effect = Effect("points (early / 4 - late)", early.values / 4 - late.values, **rule)
     claim = "a deficit after the critical period leaves no lasting damage"
     finding = "; ".join(map(str, [effect, early, late]))
-    return Panel(claim, [effect, early], [lost_axes(results, names)], finding=finding)
+    axes = [lost_axes(study, names)]
+    return Panel(claim, [effect, early], axes, normal_gate(study), finding)
 
 
 # ---- what is drawn
 
 
-def lost_axes(results, names):
+def lost_axes(study, names):
     """Accuracy lost in several schedules, as bars."""
-    values = np.stack([lost(results, name).values for name in names], 1)
+    values = np.stack([lost(study, name).values for name in names], 1)
     labels = [name.removeprefix("vgg ") for name in names]
     return Axes("accuracy lost (points)", [Curve("drop", labels, values)], x="schedule", kind="bar")
 
@@ -310,14 +325,12 @@ def distillation_loss(study, unit):
     It is trained here, to the same weights as the study's own, so that units stay independent.
     """
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
-    teacher, file = fresh_model(setup, unit.seed, "init"), study.folder / f"teacher-{unit.seed}.pt"
-    if load_checkpoint(file) is None:
-        plan = {"normal": [Phase(study.config.epochs)]}
-        taught = replace(unit, label="teacher", schedules=plan, data=data, setup=setup)
-        for epoch, state, _ in study.work.trained(taught):
-            if epoch == study.config.epochs:
-                save_checkpoint(file, state.model.state_dict())
-    teacher.load_state_dict(load_checkpoint(file, setup.x.device))
+    teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(study.config.epochs)]}
+    taught = replace(unit, label="teacher", schedules=plan, data=data, setup=setup)
+    for epoch, state, _ in study.work.trained(taught):
+        if epoch == study.config.epochs:
+            study.keep(unit.seed, "teacher", state)
+    teacher.load_state_dict(study.kept(unit.seed, "teacher")["model"])
     return hard_distillation(teacher)
 
 
@@ -340,24 +353,22 @@ def measure(study, unit, model, phases, epoch, direction):
 
 def measure_schedule(study, unit, schedule):
     """Second stage: the optimum of a schedule's best snapshots, then all snapshots against it.
-
-    Once: the snapshots are removed after it.
-    """
+    Once: the snapshots are dropped after it."""
     log, name, top = study.log, unit.name(schedule), study.config.top
-    model = fresh_model(unit.setup, unit.seed, "init")
     if log.series(unit.seed, name, "measured")[0]:
         return
-    epochs, files = log.series(unit.seed, name, "snapshot")
+    model = fresh_model(unit.setup, unit.seed, "init")
+    epochs, snapshots = log.series(unit.seed, name, "snapshot")
     correct = log.series(unit.seed, name, "accuracy")[1]
 
-    def weights(file):
-        model.load_state_dict(torch.load(study.folder / file, study.device, weights_only=True))
+    def weights(snapshot):
+        model.load_state_dict(study.kept(unit.seed, snapshot)["model"])
         return flat_parameters(model)
 
     best = sorted(range(len(epochs)), key=lambda i: (-correct[i], i))[:top]
-    goal = optimum([weights(files[i]) for i in best], [correct[i] for i in best], top)
-    for epoch, file in list(zip(epochs, files))[:-1]:
-        direction = goal - weights(file)  # the model now holds the snapshot's weights
+    goal = optimum([weights(snapshots[i]) for i in best], [correct[i] for i in best], top)
+    for epoch, snapshot in list(zip(epochs, snapshots))[:-1]:
+        direction = goal - weights(snapshot)  # the model now holds the snapshot's weights
         values = measure(study, unit, model, unit.schedules[schedule], epoch, direction)
         log.add(unit.seed, [name], epoch, **values)
     log.add(unit.seed, [name], 0, measured=1)
@@ -376,17 +387,15 @@ def main(argv=None):
             unit = replace(unit, setup=replace(unit.setup, loss=loss))
         # first stage: train, keep a snapshot of every epoch
         for epoch, state, names in study.work.trained(unit):
-            run = names[0].replace(" ", "-")
-            file = f"{run}-seed{unit.seed}-{epoch}.snapshot"
-            torch.save(state.model.state_dict(), study.folder / file)
-            correct = accuracy(state.model, *unit.data.test)
-            study.log.add(unit.seed, names, epoch, accuracy=correct, snapshot=file)
+            snapshot, correct = f"{names[0]} {epoch}", accuracy(state.model, *unit.data.test)
+            study.keep(unit.seed, snapshot, state)
+            study.log.add(unit.seed, names, epoch, accuracy=correct, snapshot=snapshot)
         # second stage: measure them
         for schedule in unit.schedules:
             measure_schedule(study, unit, schedule)
         for schedule in unit.schedules:  # they may share snapshots
-            for file in study.log.series(unit.seed, unit.name(schedule), "snapshot")[1]:
-                (study.folder / file).unlink(missing_ok=True)
+            for snapshot in study.log.series(unit.seed, unit.name(schedule), "snapshot")[1]:
+                study.drop(unit.seed, snapshot)
     study.finish()
 
 

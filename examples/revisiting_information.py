@@ -17,8 +17,7 @@ from clp_min.information import READINGS, binned_mutual_information, label_infor
 from clp_min.schedule import Phase
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import first_near_largest, least, leave_one_out_peaks
-from clp_min.study.panel import log_ratio, peak, saturation
+from clp_min.study.panel import least, log_ratio, saturation, untrained
 from clp_min.train import accuracy, current_data, predict
 
 import revisiting
@@ -31,6 +30,10 @@ class Config(revisiting.Config):
     # ---- fig2: deficit first, then sharp
     durations: tuple = (0, 4, 8, 16, 24, 32, 40, 48, 64, 80)  # not stated; ours
     recovery: int = 160  # sharp epochs after each; not stated; ours
+    # ---- places that the rules need, of (resnet, vgg); at paper scale fractions of the schedule
+    informed: tuple = (8, 8)  # fig2: epoch of most information, all blurred; a tenth of the longest
+    impaired: tuple = (40, 40)  # fig2: duration of the largest impairment; half of the longest
+    informed_2: tuple = (110, 110)  # finding 2: the same in period 2; a tenth into it
     # ---- measuring
     measure_every: int = 1  # after the three periods' length; until then every epoch
     fisher_examples: int = 1000  # Monte-Carlo sample, size not stated; ours
@@ -42,9 +45,11 @@ CONFIGS = revisiting.configs(
     quick=dict(
         period=15, durations=(0, 5, 20, 80, 120), recovery=20, measure_every=5,
         fisher_examples=100, information_examples=500,
+        informed=(7, 3), impaired=(80, 120), informed_2=(21, 17),  # textures, seeds 0 to 2
     ),
     smoke=dict(
-        period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50
+        period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50,
+        informed=(1, 1), impaired=(2, 2), informed_2=(3, 3),
     ),
 )
 NETS = ("resnet", "vgg")
@@ -56,8 +61,9 @@ TRACE, BITS, LOST = "trace of the Fisher information", "I(X;T), bits", "accuracy
 def revisiting_fig1a(study):
     """ResNet, deficit in period 1 of 3.
 
-    Reproduced if log(Tr F / Tr F of the normal run at the same epoch), mean over
-    the deficit, is positive.
+    Effect: log(Tr F / Tr F of the normal run at the same epoch), mean over the deficit, least .1
+    (10 %). Scope: against normal training, which surges itself in period 1; the period's length is
+    that of the settings.
     """
     return period_panel(study, "resnet", 1)
 
@@ -104,13 +110,15 @@ def period_panel(study, net, period):
         curve("normal training", SHOWN, normal, style="dashed"),
     ]
     readings = [curve(key.replace("_", " "), key) for key in OTHERS]
-    surge = Effect("log ratio of Tr F, deficit / normal", log_surge(study, net, period))
+    ratio = log_surge(study, net, period)
+    surge = Effect("log ratio of Tr F, deficit / normal", ratio, least=revisiting.TENTH)
     clean = Effect("on clean data", log_surge(study, net, period, "fisher_clean"))
     final = study.results.final("accuracy", [normal, name])
     lost = Effect("points of accuracy lost", final[:, 0] - final[:, 1])
     spans = dict(spans=[[(period - 1) * length, period * length]])
     return Panel(
         claim=f"the Fisher trace surges while the deficit lasts (period {period})", effects=[surge],
+        gate=untrained(final[:, 0], study.classes),
         finding=f"{surge} ({np.exp(surge.mean):.2g} times), {clean}; {lost}",
         axes=[
             Axes(TRACE, trace, log=True, **spans), Axes(f"{BITS}, per logit", shown, **spans),
@@ -135,67 +143,82 @@ def revisiting_fig2(study):
     """Impairment of the final accuracy, and information, against the number
     of first deficit epochs.
 
-    The impairment's peak is the smallest duration within one standard error of its maximum.
-    Reproduced if for both nets information peaks (each seed's most informed epoch) before the
-    impairment does (each seed's first duration within 5 % of its largest; errors count as half an
-    epoch at least), the largest impairment is positive, information rises to its peak and falls
-    from it, and the impairment's peak lies inside the grid: a maximum at its edge is no peak.
+    Places are each seed's own: of the impairment the first duration within 5 % of its largest, of
+    information the most informed epoch. Effects for both nets: epochs by which the impairment comes
+    later, least 1; epochs that it lies before the end of the grid (a maximum there is no peak),
+    least 1; points lost to the duration ``impaired``, least 1; bits gained up to the epoch
+    ``informed`` and lost from it to the end, least .1 (these places are of the settings, chosen on
+    other seeds). Scope: the places are known to the grid's step alone.
     """
-    durations, impairment, information = study.config.durations, [], []
-    apart, curved, inside = [], [], []
-    for net in ("vgg", "resnet"):
+    c, impairment, information = study.config, [], []
+    durations, apart, sizes, normal = c.durations, [], [], []
+    places = zip(NETS, c.informed, c.impaired)
+    for net, informed, impaired in places:
         correct = study.results.final("accuracy", [f"{net} first {d}" for d in durations])
         lost = correct[:, :1] - correct  # (seeds, durations)
+        normal.append(correct[:, 0])
         blurred = dict(low=1, high=durations[-1])
         epochs, bits = study.results.curve(SHOWN, f"{net} first {durations[-1]}", **blurred)
         impairment.append(Curve(net, durations, lost))
         information.append(Curve(net, epochs, bits))
-        # how large both peaks are
-        _, rise, fall = peak(bits)
-        largest = max(lost.T, key=np.mean)
-        units = "points at most", "bits up to its peak", "bits down from it"
-        curved += [Effect(f"{u} ({net})", v) for u, v in zip(units, (largest, rise, fall))]
-        # where they are
-        inside.append(0 < first_near_largest(lost) < len(durations) - 1)
-        own = [durations[saturation(row)] - epochs[b.argmax()] for row, b in zip(lost, bits)]
-        apart.append(Effect(f"epochs later ({net})", own, resolution=0.5))
+        # where the peaks are
+        own = np.array([durations[saturation(row)] for row in lost])
+        grid = dict(least=1.0, step=durations[-1] / (len(durations) - 1))
+        later = own - np.array(epochs)[bits.argmax(1)]
+        apart.append(Effect(f"epochs later ({net})", later, **grid))
+        sizes.append(Effect(f"epochs before the grid's end ({net})", durations[-1] - own, **grid))
+        # how large they are
+        most = lost[:, durations.index(impaired)]
+        rule = dict(least=revisiting.POINT, step=study.step())
+        sizes.append(Effect(f"points lost to {impaired} epochs ({net})", most, **rule))
+        top = bits[:, epochs.index(informed)]
+        for unit, bits_more in (("up to", top - bits[:, 0]), ("down from", top - bits[:, -1])):
+            unit = f"bits {unit} epoch {informed} ({net})"
+            sizes.append(Effect(unit, bits_more, least=revisiting.TENTH))
     return Panel(
         claim="information peaks before the impairment does",
-        effects=apart + curved, gate=all(inside), headline=least(apart),
+        effects=apart + sizes, gate=untrained(normal, study.classes), headline=least(apart),
         axes=[
             Axes(LOST, impairment, x="epochs of initial deficit"),
             Axes(f"{BITS}, per logit, on blurred data", information, x="epoch (all blurred)"),
         ],
-        caption=f"{study.config.recovery} sharp epochs after it; gate: peaks inside the grid",
+        caption=f"{c.recovery} sharp epochs after it",
     )
 
 
 def revisiting_finding1(study):
     """Finding 1: the Fisher trace surges whenever the deficit comes.
 
-    Rule of fig1a for all three periods of both nets at once.
+    Effects: fig1a's for all three periods of both nets, least .1 each. Scope as fig1a.
     """
     surges = {net: [log_surge(study, net, p) for p in (1, 2, 3)] for net in NETS}
     effects = [
-        Effect(f"log ratio of Tr F ({net}, period {p})", surge)
+        Effect(f"log ratio of Tr F ({net}, period {p})", surge, least=revisiting.TENTH)
         for net, rows in surges.items()
         for p, surge in enumerate(rows, 1)
     ]
     curves = [Curve(net, PERIODS, np.transpose(rows)) for net, rows in surges.items()]
     y, x = "log(Tr F / Tr F of normal training)", "where the deficit is"
     claim = "the Fisher trace surges in every period in which the deficit comes"
-    return Panel(claim, effects, [Axes(y, curves, x, kind="bar")], headline=least(effects))
+    axes = [Axes(y, curves, x, kind="bar")]
+    return Panel(claim, effects, axes, normal_gate(study), headline=least(effects))
+
+
+def normal_gate(study):
+    """Why normal training shows nothing, if it does not."""
+    normal = [study.results.final("accuracy", f"{net} normal") for net in NETS]
+    return untrained(normal, study.classes)
 
 
 def revisiting_finding2(study):
     """Finding 2: in a deficit's period information falls while the Fisher trace goes on rising.
 
-    Period 2. Per seed: information lost from its peak in the period (chosen on the other seeds)
-    to the period's end, and log Tr F gained over the same epochs. Reproduced if both are
-    positive for both nets. Beside it: information with the logits rescaled to one size, in which
-    their growth cannot show.
+    Period 2. Effects for both nets: bits lost from the epoch ``informed_2`` (of the settings, chosen
+    on other seeds) to the period's end, least .1; log Tr F gained over the same epochs, least .1.
+    Beside it: information with the logits rescaled to one size, in which their growth cannot show.
+    Scope: one period; a fall of binned information may be growth of the logits.
     """
-    length = study.config.period
+    length, places = study.config.period, study.config.informed_2
     epochs = dict(low=length + 1, high=2 * length)
     keys = {BITS: SHOWN, f"{BITS}, logits rescaled": f"{SHOWN}_rescaled", TRACE: "fisher"}
     curves = {
@@ -203,16 +226,17 @@ def revisiting_finding2(study):
         for y, key in keys.items()
     }
     effects = []
-    for net, bits, trace in zip(NETS, curves[BITS], curves[TRACE]):
-        seeds, places = np.arange(len(bits.values)), leave_one_out_peaks(bits.values)
-        lost = bits.values[seeds, places] - bits.values[:, -1]
-        gained = log_ratio(trace.values[:, -1], trace.values[seeds, places])
-        effects.append(Effect(f"bits lost after the peak ({net})", lost))
-        effects.append(Effect(f"log Tr F gained ({net})", gained))
+    for net, bits, trace, epoch in zip(NETS, curves[BITS], curves[TRACE], places):
+        place = bits.x.index(epoch)
+        lost = bits.values[:, place] - bits.values[:, -1]
+        gained, rule = log_ratio(trace.values[:, -1], trace.values[:, place]), revisiting.TENTH
+        effects.append(Effect(f"bits lost after epoch {epoch} ({net})", lost, least=rule))
+        effects.append(Effect(f"log Tr F gained after it ({net})", gained, least=rule))
     x = "epoch (deficit in all of them)"
     return Panel(
         claim="during a deficit information falls while the Fisher trace rises", effects=effects,
         headline=min(effects, key=lambda effect: effect.mean / (effect.error or 1)),
+        gate=normal_gate(study),
         axes=[Axes(y, drawn, x=x, log=y == TRACE) for y, drawn in curves.items()],
     )
 
@@ -220,20 +244,23 @@ def revisiting_finding2(study):
 def revisiting_finding3(study):
     """Finding 3: a deficit in period 2 leaves no damage, one in period 1 does.
 
-    Reproduced if for both nets accuracy is lost to period 1, and less than a quarter as much to
-    period 2. (Period 2 is followed by half as many sharp epochs as period 1, which works against
-    the claim.) The other half, the peaks, is fig2.
+    Effects for both nets: points lost to period 1, least 1; a quarter of them minus those lost to
+    period 2, least .25. (Period 2 is followed by half as many sharp epochs as period 1, which works
+    against the claim.) The other half, the peaks, is fig2. Scope: periods of the settings' length.
     """
     results, effects, curves = study.results, [], []
     for net in NETS:
         normal = results.final("accuracy", f"{net} normal")
         lost = normal[:, None] - results.final("accuracy", [f"{net} {p}" for p in PERIODS])
-        effects.append(Effect(f"points lost to period 1 ({net})", lost[:, 0]))
-        effects.append(Effect(f"points (1st / 4 - 2nd, {net})", lost[:, 0] / 4 - lost[:, 1]))
+        rule = dict(least=revisiting.POINT, step=study.step())
+        effects.append(Effect(f"points lost to period 1 ({net})", lost[:, 0], **rule))
+        rule = dict(least=revisiting.POINT / 4, step=study.step() / 4)
+        spared = lost[:, 0] / 4 - lost[:, 1]
+        effects.append(Effect(f"points (1st / 4 - 2nd, {net})", spared, **rule))
         curves.append(Curve(net, PERIODS, lost))
     claim = "a deficit in period 1 damages, the same in period 2 does not"
     axes = [Axes(LOST, curves, x="where the deficit is", kind="bar")]
-    return Panel(claim, effects, axes, headline=least(effects))
+    return Panel(claim, effects, axes, normal_gate(study), headline=least(effects))
 
 
 PERIODS = ("period 1", "period 2", "period 3")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -23,10 +24,12 @@ import torch  # noqa: E402
 
 import clp_min  # noqa: E402
 from clp_min import files, synthetic  # noqa: E402
-from clp_min.data import Dataset, load  # noqa: E402
+from clp_min.data import Dataset, load, missing  # noqa: E402
+from clp_min.identity import tensor_digest  # noqa: E402
 from clp_min.study import plot, work  # noqa: E402
-from clp_min.study.panel import Panel  # noqa: E402
+from clp_min.study.panel import Panel, standard_seeds  # noqa: E402
 from clp_min.study.record import Log, Results, write_atomically, write_json  # noqa: E402
+from clp_min.train import load_checkpoint, save_checkpoint  # noqa: E402
 
 SYNTHETIC = {
     "textures": synthetic.textures, "shapes": synthetic.shapes, "clusters": synthetic.clusters,
@@ -43,7 +46,9 @@ OPTIONS = {  # flag -> keywords of add_argument
     ),
     "--download": dict(action="store_true", help="fetch a missing real data set into --data-dir"),
     "--train-size": dict(type=int, help="use a stratified subset of this many training examples"),
-    "--seeds": dict(type=int, help="number of seeds, 0..n-1 (default: the scale's)"),
+    "--seeds": dict(
+        help="N: seeds 10, 11, … N of them; A-B: these, for looking (default: the scale's)"
+    ),
     "--device": dict(
         help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)"
     ),
@@ -81,13 +86,14 @@ class Study:
     panels   its panel functions, Study -> Panel
     configs  (data, scale) -> settings; the default set is the first one of the scale
     options  (flag, keywords of add_argument, note for the results' folder) of its own flags
+    also     study -> name of a second data set that it reads, or None
 
     Attributes: ``config``, ``seeds``, ``classes``, ``results`` (arrays, seeds first), ``log``,
     ``arguments`` (as parsed), ``data`` and ``scale`` (names), ``variant``, ``device``, ``folder``
     (of what is unfinished). A run is a schedule with a seed; a study has many.
     """
 
-    def __init__(self, script, panels, configs, argv=None, options=()):
+    def __init__(self, script, panels, configs, argv=None, options=(), also=lambda study: None):
         self.script, self.argv = Path(script), sys.argv[1:] if argv is None else argv
         self.started, self.work = time.monotonic(), None
         self.loaded, self.prepared, self.sizes = {}, {}, {}
@@ -104,7 +110,7 @@ class Study:
                 f"no settings for --data {self.data} --scale {self.scale}; there are: {possible}"
             )
         self.config = configs[self.data, self.scale]
-        self.seeds = list(range(arguments.seeds or self.config.seeds))
+        self.seeds = _seeds(arguments.seeds or str(self.config.seeds))
         self.panels = [panel for panel in panels if panel.__name__ in arguments.only]
         self.is_default = (self.data, self.scale, self.variant) == (default["quick"], "quick", "")
         # the machine
@@ -120,6 +126,12 @@ class Study:
         if arguments.plot:
             self.replot()
             raise SystemExit(0)
+        # real data: what is cut is said, and an unfinished study knows its data
+        for data in filter(None, (self.data, also(self))):
+            if data in files.SETS:
+                self.load_data(self.seeds[0], data)
+        if any(size.get("cut") for size in self.sizes.values()):
+            self.variant = "-".join([self.variant, "cut"]).strip("-")
         name = f"{self.script.stem}.{self.data}.{self.scale}.{self._key()}"
         self.folder = arguments.out / ".unfinished" / name
         if self.folder.exists() and self.share[1] == 1 and not arguments.dry_run:
@@ -197,6 +209,10 @@ class Study:
             found = self.loaded[name]
         if name not in self.sizes:
             self.sizes[name] = _sizes(found, size)
+            real = name in files.SETS and not self.arguments.dry_run
+            if real and (said := missing(found)):
+                self.sizes[name]["cut"] = True
+                print(f"{name} is cut here: {said}; other numbers than from the complete set")
         if name == self.data:
             self.classes = found.classes
         return found.subset(size, seed, "subset") if size and name not in SYNTHETIC else found
@@ -217,14 +233,43 @@ class Study:
     def _read(self, name):
         try:
             return load(name, self.arguments.data_dir, self.arguments.download)
-        except ValueError:
+        except files.NotFound:
             if not self.arguments.dry_run:
                 raise
         print(f"dry run: {name} was not found, random images stand for it")
-        n, channels, side = files.PUBLISHED[name]
+        n, _, channels, side = files.PUBLISHED[name]
         classes, rng = files.SETS[name][0], np.random.default_rng(0)
         x, y = rng.random((n, channels, side, side), np.float32), np.arange(n) % classes
         return Dataset.from_arrays(name, classes, (x, y), (x[:1000], y[:1000]))
+
+    def step(self, name=None):
+        """The step of an accuracy on the test set of the study's data (or ``name``'s), percent."""
+        return 100 / self.sizes[name or self.data]["test"]
+
+    # ---- states that are compared later
+
+    def keep(self, seed, name, state):
+        """Keep the weights and masks of a state under a name of your choice, once; they survive a
+        kill and go when the panels are drawn."""
+        path = self._kept(seed, name)
+        if not path.exists():
+            save_checkpoint(path, {"model": state.model.state_dict(), "masks": state.masks})
+
+    def kept(self, seed, name):
+        """What ``keep`` kept: {"model": state_dict, "masks"} on the study's device. ValueError:
+        nothing, or the file is damaged."""
+        found = load_checkpoint(self._kept(seed, name), self.device)
+        if found is None:
+            raise ValueError(f"no state {name!r} of seed {seed} is kept (or its file is damaged)")
+        return found
+
+    def drop(self, seed, name):
+        """Remove a kept state before the study ends: it takes disk."""
+        self._kept(seed, name).unlink(missing_ok=True)
+
+    def _kept(self, seed, name):
+        readable, digest = re.sub(r"\W+", "-", name), hashlib.sha256(name.encode()).hexdigest()[:8]
+        return self.folder / f"kept-{seed}-{readable}-{digest}.pt"
 
     # ---- results
 
@@ -291,8 +336,10 @@ class Study:
         write_json(path, result)
         figure = draw_files(panel, path, self.arguments.format)[0]
         n = len(self.seeds)
+        more = panel.seeds_to_decide() if panel.verdict == "undecided" else None
+        decides = f" (n = {more} would decide, with mean and deviation as they are)" * bool(more)
         print(
-            f"{panel.name} [{panel.data}, {panel.scale}, n = {n}]: {panel.verdict}."
+            f"{panel.name} [{panel.data}, {panel.scale}, n = {n}]: {panel.verdict}{decides}."
             f" {result['finding']} -> {figure}"
         )
         ours = self.path(panel.name, self.script.resolve().parent / "results")
@@ -302,6 +349,9 @@ class Study:
     def replot(self):
         """Redraw the figures from the results files."""
         paths = [self.path(panel.__name__) for panel in self.panels]
+        if not any(path.exists() for path in paths):  # made from a cut set, perhaps
+            self.variant = "-".join([self.variant, "cut"]).strip("-")
+            paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):
             raise ValueError(
                 f"{paths[0].parent} holds no result of these panels: run without --plot first"
@@ -316,7 +366,7 @@ class Study:
     def _key(self):
         """What an unfinished study must agree in to be gone on with."""
         config, only = described(self.config), [panel.__name__ for panel in self.panels]
-        parts = [config, only, self.data, self.device.type, self.variant, self.digest]
+        parts = [config, only, self.data, self.device.type, self.variant, self.digest, self.sizes]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
     def _source(self):
@@ -377,7 +427,7 @@ def parse(script, panels, configs, argv, options):
     for flag, keywords, _ in options:
         parser.add_argument(flag, **keywords)
     arguments = parser.parse_args(argv)
-    for flag in ("seeds", "threads", "workers", "train_size"):
+    for flag in ("threads", "workers", "train_size"):
         given = getattr(arguments, flag)
         if given is not None and given < 1:
             raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {given}")
@@ -429,11 +479,20 @@ def _usable_device(arguments):
 
 
 def _sizes(dataset, size):
-    """Numbers of examples, of those in use, and a digest of the training images."""
-    x, y = dataset.train
-    digest = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()[:16]
-    used = min(size or len(x), len(x))
-    return {"train": len(x), "used": used, "test": len(dataset.test[0]), "digest": digest}
+    """Numbers of examples, of those in use, and a digest of them all."""
+    (x, y), (test_x, test_y) = dataset.train, dataset.test
+    digest, used = tensor_digest(x, y, test_x, test_y)[:16], min(size or len(x), len(x))
+    return {"train": len(x), "used": used, "test": len(test_x), "digest": digest}
+
+
+def _seeds(text):
+    """"5" -> 10 .. 14, the standard ones; "0-3" -> 0 .. 3."""
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text)
+    first, last = (int(match[1]), match[2]) if match else (0, None)
+    seeds = standard_seeds(first) if last is None else list(range(first, int(last) + 1))
+    if not 0 < len(seeds) <= 10_000:
+        raise ValueError(f"--seeds takes a number N from 1, or A-B with A <= B, got {text}")
+    return seeds
 
 
 def _local(script):

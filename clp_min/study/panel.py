@@ -3,6 +3,7 @@ rule of the verdict."""
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,32 +11,60 @@ from clp_min.study.record import mean_and_error
 
 KINDS = ("line", "bar", "image")
 STYLES = ("line", "dashed", "points")
+UNSAID = ("undecided", "no verdict (fewer than 5 seeds)", "no verdict (fewer than 8 seeds)")
+CONFIDENCE = 0.99  # one-sided, of every bound
+FEWEST, FEWEST_OF_MANY = 5, 8  # seeds for a verdict; for one on more than two effects
+FIRST_SEED = 10
 
 
-def verdict(effects, gate=True):
-    """The rule: a word for one effect, or for several that must hold together.
+def standard_seeds(n):
+    """The n seeds of a verdict: 10, 11, …; 0 to 9 are for looking, and for choosing places."""
+    return list(range(FIRST_SEED, FIRST_SEED + n))
 
-    reproduced      every mean is larger than ``least`` and than 3 standard errors; where ``within``
-                    is set, mean ± 3 standard errors lies inside ± within
-    reversed        every mean is as far on the other side
-    not reproduced  anything else, or reproduced with a ``gate`` that fails
-    no verdict      fewer than 3 seeds
+
+@lru_cache
+def t_quantile(p, degrees):
+    """Quantile p > 1/2 of Student's t, to 1e-6 or better.
+
+    With t = sqrt(degrees) tan(a) the density in a is in proportion to cos(a)^(degrees - 1), which
+    is summed by the trapezoid rule.
     """
-    words = set()
-    for effect in effects:
-        if effect.n < 3:
-            return "no verdict (fewer than 3 seeds)"
-        error = 3 * max(effect.error, effect.resolution)
-        bar = max(effect.least, error)
-        if effect.within is not None:
-            shown = abs(effect.mean) + error <= effect.within
-            words.add("reproduced" if shown else "not reproduced")
-        else:
-            words.add(
-                "reproduced" if effect.mean > bar else "reversed" if effect.mean < -bar else ""
-            )
-    word = words.pop() if len(words) == 1 else ""
-    return "not reproduced" if not word or word == "reproduced" and not gate else word
+    angle = np.linspace(0, np.pi / 2, 400_001)
+    density = np.cos(angle) ** (degrees - 1)
+    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(degrees) * math.tan(np.interp(2 * p - 1, mass / mass[-1], angle))
+
+
+def verdict(effects, gate="", seeds=None, scale="", n=None, factor=1.0):
+    """The rule: one word for effects that must all hold.
+
+    Each effect gets a word from its interval (``Effect.word``). All reproduced: "reproduced". The
+    first, which is the claim itself, reversed: "reversed". Any refuted, that is reversed or not
+    reproduced: "not reproduced". Else "undecided".
+    "no verdict (…)": fewer than 5 seeds, or than 8 for more than two effects; other seeds than 10,
+    11, …; smoke scale; a value that is not finite; or ``gate``, why the panel's own control failed.
+
+    n, factor: the word if there were n seeds of the same mean and deviation, or if every least size
+    and bound were factor times as large.
+    """
+    fewest = FEWEST if len(effects) <= 2 else FEWEST_OF_MANY
+    given = min(effect.n for effect in effects) if n is None else n
+    reasons = [
+        ("smoke scale", scale == "smoke"),
+        (f"fewer than {fewest} seeds", given < fewest),
+        ("seeds other than 10, 11, …", seeds and list(seeds) != standard_seeds(len(seeds))),
+        ("a value is not finite", not all(np.isfinite(e.values).all() for e in effects)),
+        (gate, bool(gate)),
+    ]
+    for reason, holds in reasons:
+        if holds:
+            return f"no verdict ({reason})"
+    words = [effect.word(len(effects), n, factor) for effect in effects]
+    if set(words) == {"reproduced"}:
+        return "reproduced"
+    if words[0] == "reversed":
+        return "reversed"
+    return "not reproduced" if {"reversed", "not reproduced"} & set(words) else "undecided"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +72,25 @@ class Effect:
     """One number per seed, ``values`` (seeds,), paired and signed so that the
     paper claims it positive.
 
-    unit        what the number is, in words that can follow it: "points of accuracy lost"
-    least       the smallest mean that counts
-    within      for a claimed absence: the mean must lie in ± within, errors included
-    resolution  the standard error counts as at least this (places on a grid)
+    unit    what the number is, in words that can follow it: "points of accuracy lost"
+    least   the smallest mean that counts, > 0, for a reason that the panel gives
+    within  instead of it, for a claimed absence: the mean must lie in ± within
+    step    of one seed's value: 100 / test images for an accuracy, 1 for a whole number
     """
 
     unit: str
     values: np.ndarray
-    least: float = 0.0
+    least: float | None = None
     within: float | None = None
-    resolution: float = 0.0
+    step: float = 0.0
 
     def __post_init__(self):
         values = np.asarray(self.values, dtype=float)
         if values.ndim != 1 or not len(values):
             raise ValueError(f"effect {self.unit!r} needs one number per seed, got {values.shape}")
+        for name, bound in (("least", self.least), ("within", self.within)):
+            if bound is not None and not bound > 0:
+                raise ValueError(f"effect {self.unit!r}: {name} must be > 0, got {bound}")
         object.__setattr__(self, "values", values)
 
     @property
@@ -74,9 +106,42 @@ class Effect:
         """Standard error of the mean."""
         return mean_and_error(self.values)[1]
 
-    @property
-    def verdict(self):
-        return verdict([self])
+    def reach(self, refuting=None, n=None):
+        """Half width of the interval: t standard errors, each at least that of values rounded to
+        ``step``; refuting: Bonferroni's quantile for so many effects."""
+        n = n or self.n
+        if n < 2 or self.n < 2:
+            return math.nan
+        deviation = max(self.values.std(ddof=1), self.step / math.sqrt(12))
+        level = 1 - (1 - CONFIDENCE) / (refuting or 1)
+        return t_quantile(level, n - 1) * deviation / math.sqrt(n)
+
+    def word(self, k=1, n=None, factor=1.0):
+        """reproduced, reversed, not reproduced or undecided, as one of k effects.
+
+        With [lo, hi] = mean ± ``reach``: reproduced if lo > least; refuted by the wider interval:
+        reversed if hi < -least, not reproduced if hi < least. Under ``within``: reproduced if the
+        interval lies inside, not reproduced if it lies outside.
+        """
+        if self.least is None and self.within is None:
+            raise ValueError(f"effect {self.unit!r} decides, and has neither least nor within")
+        mean, sure, wide = self.mean, self.reach(n=n), self.reach(k, n)
+        if self.within is not None:
+            bound = factor * self.within
+            if abs(mean) + sure < bound:
+                return "reproduced"
+            return "not reproduced" if abs(mean) - wide > bound else "undecided"
+        bound = factor * self.least
+        if mean - sure > bound:
+            return "reproduced"
+        if mean + wide < -bound:
+            return "reversed"
+        return "not reproduced" if mean + wide < bound else "undecided"
+
+    def agreeing(self):
+        """How many seeds have the claimed sign, or lie within the bound."""
+        inside = self.values > 0 if self.within is None else abs(self.values) < self.within
+        return int(inside.sum())
 
     def headline(self):
         """What a results file keeps of it first."""
@@ -143,8 +208,8 @@ class Panel:
     """What one panel function returns.
 
     claim      the paper's claim in words
-    effects    all must hold (see ``verdict``)
-    gate       a control without which they show nothing
+    effects    all must hold, the first is the claim itself (see ``verdict``)
+    gate       why the panel's own control failed, without which they show nothing; "": it did not
     finding    what was found, in a sentence; by default the effects, joined
     headline   the effect that stands for the panel; by default the first
     caption    settings that the figure should name
@@ -156,7 +221,7 @@ class Panel:
     claim: str
     effects: list = ()
     axes: list = ()
-    gate: bool = True
+    gate: str = ""
     finding: str = ""
     headline: Effect | None = None
     caption: str = ""
@@ -169,44 +234,61 @@ class Panel:
     variant: str = ""
     scale: str = ""
     seeds: list = field(default_factory=list)
-    earlier: str = ""  # the verdict of a results file that was written before effects were kept
 
     def __post_init__(self):
         labels = [axes.y for axes in self.axes]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two axes of {self.name or self.claim!r} have the same label")
         crowded = [axes.y for axes in self.axes if axes.kind == "line" and axes.lines() > 6]
-        if crowded and not self.earlier:
+        if crowded:
             raise ValueError(f"axes {crowded[0]!r} hold more than six curves: nobody can read them")
 
     @property
     def verdict(self):
-        if self.earlier:
-            return self.earlier
         if not self.statement:
-            return verdict(self.effects, self.gate)
+            return self.word()
         if self.scale == "smoke" or len(self.seeds) < self.repetitions:
             return "no verdict (smoke scale or too few repetitions)"
         return self.statement if self.agrees else "disagrees"
 
+    def word(self, **changed):
+        """The rule's word for the effects; as it would be with ``n`` seeds or bounds ``factor``
+        times as large."""
+        return verdict(self.effects, self.gate, self.seeds, self.scale, **changed)
+
+    def seeds_to_decide(self):
+        """Smallest n <= 100 at which the effects, with mean and deviation as they are, would be
+        decided; None if there is none."""
+        return next((n for n in range(5, 101) if self.word(n=n) not in UNSAID), None)
+
+    def details(self):
+        """What the rule says beside its word: the words under half and double bounds, and the n
+        that would decide."""
+        if self.statement:
+            return {}
+        more = {"half": self.word(factor=0.5), "double": self.word(factor=2.0)}
+        if self.word() == "undecided":
+            more["seeds_to_decide"] = self.seeds_to_decide()
+        return more
+
     def to_dict(self):
         """The panel as a results file holds it; ``from_dict`` makes of it what is drawn."""
-        headline = self.headline or self.effects[0]
+        headline, k = self.headline or self.effects[0], len(self.effects)
         effects = [
-            {"unit": e.unit, **e.headline(), "least": e.least, "within": e.within}
-            | {"resolution": e.resolution, "verdict": e.verdict, "values": e.values}
+            {"unit": e.unit, **e.headline(), "least": e.least, "within": e.within, "step": e.step}
+            | {"verdict": e.word(k), "agreeing": e.agreeing(), "values": e.values}
             for e in self.effects
         ]
         settings = ("x", "y", "log", "log_x", "spans", "kind", "figure")
         return {
             "panel": self.name,
             "claim": self.claim,
-            "verdict": self.verdict,
+            "verdict": self.verdict, **self.details(),
             "finding": self.finding or "; ".join(map(str, self.effects)),
             "headline": headline.headline(),
             **{k: getattr(self, k) for k in ("data", "variant", "scale", "seeds", "caption")},
             "statement": {k: getattr(self, k) for k in ("statement", "agrees", "repetitions")},
-            "gate": bool(self.gate),
+            "gate": self.gate,
             "effects": effects,
             "axes": [{key: getattr(axes, key) for key in settings} for axes in self.axes],
             "series": [
@@ -222,16 +304,11 @@ class Panel:
         curves = {}
         for one in result["series"]:
             values = [_numbers(row) for row in one["values"]]
-            style = one.get("style", "points" if one.get("points") else "line")
-            curves.setdefault(one["y"], []).append(Curve(one["label"], one["x"], values, style))
+            curve = Curve(one["label"], one["x"], values, one["style"])
+            curves.setdefault(one["y"], []).append(curve)
         names = ("claim", "finding", "data", "variant", "scale", "seeds", "gate", "caption")
         plain = {name: result[name] for name in names if name in result}
-        if "axes" not in result:
-            return Panel(
-                name=result["panel"], axes=_earlier_axes(result, curves), earlier=result["verdict"],
-                **plain,
-            )
-        keys = ("unit", "values", "least", "within", "resolution")
+        keys = ("unit", "values", "least", "within", "step")
         effects = [
             Effect(**{k: e[k] for k in keys} | {"values": _numbers(e["values"])})
             for e in result["effects"]
@@ -247,21 +324,6 @@ def _numbers(values):
     return [math.nan if v is None else v for v in values]
 
 
-def _earlier_axes(result, curves):
-    """The axes of a results file that kept them in "figure", by y label."""
-    figure, x = result["figure"], {}
-    for one in result["series"]:
-        x.setdefault(one["y"], one.get("x_label", figure.get("x", "")))
-    return [
-        Axes(
-            y=y, curves=curves[y], x=x[y], log=y in figure.get("log", ()),
-            log_x=y in figure.get("log_x", ()), spans=figure.get("spans", ()),
-            kind=figure.get("kind", "line"),
-        )
-        for y in curves
-    ]
-
-
 def least(effects):
     """The effect with the smallest mean."""
     return min(effects, key=lambda effect: effect.mean)
@@ -272,44 +334,23 @@ def log_ratio(a, b):
     return np.log(np.maximum(a, 1e-300) / np.maximum(b, 1e-300))
 
 
-def leave_one_out_peaks(rows):
-    """For each seed's curve (rows: seeds x points), where the mean of the OTHER seeds is highest.
-
-    A seed's own highest value lies above its neighbours by chance alone; a place chosen by the
-    others does not. One seed alone uses its own.
-    """
-    rows = np.asarray(rows, dtype=float)
-    alone = len(rows) == 1
-    return [
-        int(rows[0].argmax() if alone else np.delete(rows, i, 0).mean(0).argmax())
-        for i in range(len(rows))
-    ]
-
-
-def peak(rows):
-    """Curves (seeds, points) -> (place of the highest mean, rises (seeds,), falls (seeds,)).
-
-    Each seed's rise from its first value and fall to its last one are measured at the place that
-    the other seeds choose.
-    """
-    rows = np.asarray(rows, dtype=float)
-    places = leave_one_out_peaks(rows)
-    highest = rows[np.arange(len(rows)), places]
-    return int(rows.mean(0).argmax()), highest - rows[:, 0], highest - rows[:, -1]
-
-
-def first_near_largest(rows):
-    """Place of the first mean within one standard error of the largest mean (seeds, points).
-
-    The noisier the curves, the earlier it comes.
-    """
-    columns = [mean_and_error(column)[:2] for column in np.asarray(rows, dtype=float).T]
-    largest, error = max(columns)
-    bar = largest - (0.0 if math.isnan(error) else error)
-    return next(i for i, (mean, _) in enumerate(columns) if mean >= bar)
-
-
 def saturation(curve):
-    """Place of a curve's first value within 5 % of its largest."""
+    """Place of a curve's first value within 5 % of its largest: a measurement of one seed."""
     largest = max(curve)
     return next(i for i, value in enumerate(curve) if value >= largest - 0.05 * abs(largest))
+
+
+def rank_correlation(rows):
+    """Spearman's correlation (seeds,) of each row (seeds, points) with its order; ties share."""
+    rows = np.asarray(rows, dtype=float)
+    ranks = (rows[:, :, None] > rows[:, None, :]).sum(2) - (rows[:, :, None] < rows[:, None, :]).sum(2)
+    order = np.arange(rows.shape[1]) - (rows.shape[1] - 1) / 2
+    size = np.sqrt((ranks**2).sum(1) * (order**2).sum())
+    return ranks @ order / np.maximum(size, 1e-300)
+
+
+def untrained(accuracy, classes):
+    """The gate of most panels: why nothing follows from a net that has learned little; "" if its
+    accuracy (seeds,), percent, is twice that of guessing or more on the mean."""
+    mean, bar = float(np.mean(accuracy)), 200 / classes
+    return "" if mean >= bar else f"the undamaged net reaches {mean:.0f} %, less than {bar:.0f} %"

@@ -37,7 +37,7 @@ def draw(panel, figure=""):
     """A matplotlib Figure of the panel, or of those of its axes that belong to another ``figure``.
 
     Lines and bars are means over seeds with ± one standard error. Below the axes, one row for each
-    effect: its mean ± 3 standard errors on a scale of its own, 0, and its dashed lines.
+    effect: its interval (``Effect.reach``) on a scale of its own, 0, and its bounds, dashed.
     """
     chosen = [axes for axes in panel.axes if axes.figure == figure]
     if not chosen:
@@ -136,8 +136,13 @@ def _note(panel, axes):
     if n > 1:
         parts.append(f"n = {n} {'repetitions' if panel.statement else 'seeds'}, mean ± s.e.")
     shaded = any(len(one.spans) for one in axes)
-    parts += ["grey: the deficit"] * shaded + ["earlier rule"] * bool(panel.earlier)
-    parts.append(panel.caption)
+    parts += ["grey: the deficit"] * shaded + [panel.caption]
+    details, said = panel.details(), panel.verdict.split(" (")[0]
+    for key in ("half", "double"):
+        if details.get(key, said).split(" (")[0] != said:
+            parts.append(f"{details[key]} with {key} the bounds")
+    if details.get("seeds_to_decide"):
+        parts.append(f"n = {details['seeds_to_decide']} would decide")
     return " · ".join(part for part in parts if part)
 
 
@@ -151,26 +156,25 @@ def _effect_label(effect):
 
 
 def _draw_strip(place, effects):
-    """Each effect on its own scale: mean ± 3 s.e., 0, lines at ``least`` or ± ``within``."""
-    reach = 0.0
+    """Each effect on its own scale: its interval, 0, lines at ± ``least`` or ± ``within``."""
+    leftmost = 0.0
     for row, effect in enumerate(effects):
-        error = np.nan_to_num(3 * max(effect.error, effect.resolution))
-        lines = [effect.least] if effect.within is None else [-effect.within, effect.within]
-        scale = max(abs(effect.mean) + error, *map(abs, lines)) or 1.0
-        colour = WORDS.get(effect.verdict, "0.4")
+        reach = np.nan_to_num(effect.reach())
+        bound = effect.within or effect.least or 0.0
+        low, high = effect.mean - reach, effect.mean + reach
+        lines = [-bound, bound] if effect.within or low < 0 else [bound]
+        scale = max(abs(low), abs(high), bound) or 1.0
+        colour = WORDS.get(effect.word(len(effects)) if bound else "", "0.4")
         place.errorbar(
-            effect.mean / scale, row, xerr=error / scale, fmt="o", color=colour, capsize=3, ms=4
+            effect.mean / scale, row, xerr=reach / scale, fmt="o", color=colour, capsize=3, ms=4
         )
         for line in lines:
-            if line:
-                place.plot([line / scale] * 2, [row - 0.35, row + 0.35], "k--", lw=1)
-        reach = max(reach, (error - effect.mean) / scale, *(-line / scale for line in lines))
+            place.plot([line / scale] * 2, [row - 0.35, row + 0.35], "k--", lw=1)
+        leftmost = min(leftmost, low / scale, *(line / scale for line in lines))
     place.axvline(0, color="k", lw=0.8)
     place.set_yticks(range(len(effects)), map(_effect_label, effects), fontsize=7.5)
-    place.set(
-        xlim=(-min(max(reach, 0) + 0.1, 1.1), 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[]
-    )
-    label = "mean ± 3 s.e.: the bar must clear 0, the dot the dashed line; between two, all of it"
+    place.set(xlim=(max(leftmost, -1) - 0.1, 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[])
+    label = "mean and its interval (99 %): all of it must lie beyond the dashed line, or between two"
     place.set_xlabel(label, fontsize=7, loc="right")
     place.grid(False)
     place.spines["left"].set_visible(False)

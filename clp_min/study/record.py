@@ -27,9 +27,9 @@ class Log:
         for line in Path(path).read_bytes().split(b"\n")[:-1]:
             try:
                 seed, name, point, values = json.loads(line)
-            except ValueError:
+                self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
+            except (ValueError, TypeError):  # damaged: what it held is measured again
                 continue
-            self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
 
     def add(self, seed, names, point, **values):
         """Note ``values`` at ``point`` (an epoch or a step) of every schedule in ``names``.

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -116,8 +117,13 @@ class Work:
         )
 
     def is_done(self, unit):
-        """Whether some process has finished the unit."""
-        return bool(self.study.log.series(unit.seed, unit.key, "done")[0])
+        """Whether some process has finished the unit, and its measurements are all on record."""
+        found = self.study.log.series(unit.seed, unit.key, "done")[1]
+        return bool(found) and found[-1] == self._measured(unit)
+
+    def _measured(self, unit):
+        points, names = self.study.log.points, map(unit.name, unit.schedules)
+        return sum(len(points.get((unit.seed, name), ())) for name in names)
 
     def left(self):
         """How many units of all processes are still to do."""
@@ -129,13 +135,15 @@ class Work:
             read_logs(self.study)  # an earlier process of this study may have done it since
             if not self.is_done(unit):
                 yield unit
-                self.study.log.add(unit.seed, [unit.key], 0, done=1)
+                self.study.log.add(unit.seed, [unit.key], 0, done=self._measured(unit))
 
     def trained(self, unit, at=None):
         """``sweep`` of a unit: its names come out with the label in front. Goes on after a kill."""
         file = re.sub(r"\W+", "-", f"{unit.key}-seed{unit.seed}") + ".pt"
         before, checkpoint = self.epochs_done, self.study.folder / file
-        for point, state, names in sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint):
+        on_record = dict(key=self.study.digest, measured=partial(self._measured, unit))
+        run = sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint, **on_record)
+        for point, state, names in run:
             yield point, state, [unit.name(name) for name in names]
             if at is not None:
                 self.epochs_done = before + state.epoch

@@ -1,0 +1,60 @@
+"""Sparse nets: global magnitude masks, and the events that bring them into a run."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from clp_min.schedule import new_training_run
+from clp_min.train import apply_masks, fresh_model
+
+
+def magnitude_masks(model, sparsity, exclude=()):
+    """Parameter name -> boolean mask (True = kept): of all N weights of Conv2d and Linear layers
+    the round(sparsity N) smallest in absolute value are pruned, wherever they are.
+
+    exclude: names of parameters or modules that are left whole and not counted in N. Ties are cut
+    in the order of the parameters. ValueError: sparsity outside [0, 1), no such weights, a name in
+    ``exclude`` that is none.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
+    unknown = set(exclude) - {name for name, _ in model.named_modules()}
+    unknown -= {name for name, _ in model.named_parameters()}
+    if unknown:
+        raise ValueError(f"exclude names no parameter or module of the model: {sorted(unknown)}")
+    weights = {
+        f"{name}.weight".lstrip("."): module.weight.detach()
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+        and not {name, f"{name}.weight".lstrip(".")} & set(exclude)
+    }
+    if not weights:
+        raise ValueError("the model has no weight of a Conv2d or Linear layer left to prune")
+    sizes = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    pruned = sizes.argsort(stable=True)[: round(sparsity * len(sizes))]
+    kept = torch.ones_like(sizes, dtype=torch.bool).index_fill(0, pruned, False)
+    parts = kept.split([weight.numel() for weight in weights.values()])
+    return {name: part.view_as(weights[name]) for name, part in zip(weights, parts)}
+
+
+def prune(sparsity, exclude=()):
+    """Event: prune the weights as they are by ``magnitude_masks``; the masks stay in the state,
+    pruned weights at 0. Optimizer and learning rate start anew."""
+    return partial(_prune, sparsity, exclude)
+
+
+def _prune(sparsity, exclude, setup, state):
+    state.masks = magnitude_masks(state.model, sparsity, exclude)
+    apply_masks(state.model, state.masks)
+    new_training_run(setup, state)
+
+
+def redraw_under_mask(setup, state):
+    """Event: a newly initialised net (its draw depends on the epoch) under the masks of the state;
+    optimizer and learning rate start anew. ValueError: there are none."""
+    if state.masks is None:
+        raise ValueError("redraw_under_mask needs masks: prune comes before it")
+    state.model = fresh_model(setup, state.seed, state.epoch, "redraw")
+    apply_masks(state.model, state.masks)
+    new_training_run(setup, state)
