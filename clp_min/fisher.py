@@ -367,10 +367,11 @@ def _check_model(model, x, masks):
     if x.is_floating_point() and x.dtype not in PRECISIONS:
         raise ValueError(f"x is {x.dtype}: use float32 or float64")
     for name, mask in masks.items():
-        if name not in shapes or mask.shape != shapes[name] or mask.dtype != torch.bool:
+        fits = torch.is_tensor(mask) and name in shapes and mask.shape == shapes[name]
+        if not fits or mask.dtype != torch.bool:
             raise ValueError(
-                f"mask {name!r} of shape {tuple(mask.shape)}, {mask.dtype}, is no boolean mask of"
-                f" a parameter; parameters: {', '.join(shapes)}"
+                f"mask {name!r} ({_said(mask)}) is no boolean mask of a parameter; parameters:"
+                f" {', '.join(shapes)}"
             )
 
 

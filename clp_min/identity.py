@@ -21,7 +21,7 @@ def tensor_digest(*tensors):
     return digest.hexdigest()
 
 
-def described(value, closures):
+def identity_of(value, closures):
     """The text of a value: numbers and strings as they are, tensors and nets by digest, functions
     by module, qualified name and fixed arguments, objects by type and attributes.
 
@@ -30,7 +30,7 @@ def described(value, closures):
     """
 
     def inner(one):
-        return described(one, closures)
+        return identity_of(one, closures)
 
     if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):
         return repr(value)

@@ -21,7 +21,7 @@ from functools import partial
 
 import torch
 
-from clp_min.identity import described, tensor_digest
+from clp_min.identity import identity_of, tensor_digest
 from clp_min.train import (
     fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint, shrink_perturb,
     state_from_dict, train_epoch,
@@ -265,8 +265,8 @@ def _owner(setup, schedules, seed, key):
     data = settings.pop("x"), settings.pop("y")
     try:
         parts = {
-            "schedules": described({str(k): v for k, v in schedules.items()}, key is not None),
-            "set-up": described(settings, key is not None),
+            "schedules": identity_of({str(k): v for k, v in schedules.items()}, key is not None),
+            "set-up": identity_of(settings, key is not None),
         }
     except ValueError as error:
         raise ValueError(f"{error}: with a checkpoint, give sweep(…, key=) a text that does") from None

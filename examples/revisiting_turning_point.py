@@ -50,7 +50,7 @@ def revisiting_turning_point(study):
     turns = np.maximum([c.durations[saturation(row)] for row in lost], 1)
     loss = Curve("longest deficit", *results.curve("loss", f"blur {c.durations[-1]}"))
     reached = {share: convergence(loss, share * math.log(study.classes)) for share in SHARES}
-    ratio = np.log2(turns / reached[SHARES[1]])
+    ratio = np.log2(turns / np.maximum(reached[SHARES[1]], 1))
     together = Effect("log2 (turning / convergence)", ratio, within=1.0, step=0.5)
     rule = dict(least=revisiting.DAMAGE, step=study.step())
     largest = Effect("points of accuracy lost", lost[:, -1], **rule)

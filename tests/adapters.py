@@ -20,7 +20,8 @@ from clp_min.gradients import effective_gradient, flat_parameters, full_gradient
 from clp_min.information import binned_mutual_information, label_information, plug_in_bias
 from clp_min.reconstruction import layer_features, linear_probe, reconstruction_loss
 from clp_min.schedule import branches, distinct_epochs, sweep
-from clp_min.train import accuracy, evaluate, shrink_perturb, training_step
+from clp_min.sparsity import magnitude_masks
+from clp_min.train import accuracy, batch_statistics, evaluate, shrink_perturb, training_step
 from theory.binning import gaussian_binned_entropy
 from theory.deep_linear import gated_pathways
 from theory.sgd import (

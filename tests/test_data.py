@@ -6,8 +6,11 @@ import hashlib
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ import torch
 from matplotlib.image import imsave
 
 from clp_min import files, synthetic
-from clp_min.data import Dataset
+from clp_min.data import Dataset, missing
 
 from adapters import load, stratified
 
@@ -138,6 +141,32 @@ def test_load__tiny_imagenet_orders_classes_by_wordnet_number(tmp_path):
     assert len(set(files.TINY_IMAGENET_50)) == 50
 
 
+def test_load__tiny_imagenet_that_is_incomplete_is_named(tmp_path):
+    folder, wnids = tmp_path / "tiny-imagenet-200", ["n00000001", "n00000005", "n00000009"]
+    make_tiny_imagenet(folder, wnids)
+    table, image = folder / "val" / "val_annotations.txt", folder / "train" / wnids[1] / "images"
+    rows, picture = table.read_text(), image / f"{wnids[1]}_0.JPEG"
+    jpeg = picture.read_bytes()
+    imsave(tmp_path / "x.png", np.zeros((64, 64, 3)))
+    for spoil, mend, message in (
+        (lambda: table.write_text(rows + "\n"), lambda: table.write_text(rows), "a line holds no name"),
+        (table.unlink, lambda: table.write_text(rows), "val_annotations.txt is missing"),
+        (lambda: picture.write_bytes((tmp_path / "x.png").read_bytes()),
+         lambda: picture.write_bytes(jpeg), "no JPEG"),
+        (lambda: picture.write_bytes(jpeg[:100]), lambda: picture.write_bytes(jpeg), "_0.JPEG is tru"),
+        (lambda: image.rename(tmp_path / "aside"), lambda: (tmp_path / "aside").rename(image),
+         "n00000005 is missing"),
+        (lambda: (folder / "wnids.txt").write_bytes(b"\xff\xfe"),
+         lambda: (folder / "wnids.txt").write_text("\n".join(wnids)), "wnids.txt is truncated"),
+    ):
+        spoil()
+        with pytest.raises(ValueError, match=message) as error:
+            load("tiny_imagenet", tmp_path)
+        assert "\n" not in str(error.value)
+        mend()
+        assert len(load("tiny_imagenet", tmp_path).train[0]) == 6
+
+
 def test_load__says_what_it_tried(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="MNIST/raw.*mnist.*--download"):
         load("mnist", tmp_path)
@@ -164,6 +193,159 @@ def test_load__truncated_files_are_one_clear_error(tmp_path):
             with pytest.raises(ValueError, match="truncated or damaged") as error:
                 load(name, tmp_path)
             assert file in str(error.value) and "\n" not in str(error.value)
+
+
+FORGED = {  # pickles that ask for more than arrays of bytes: memory, pointers, code
+    # a dtype whose forged flags make raw bytes object pointers: NumPy itself dereferences them
+    "object pointers": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
+    b"(I16\ntcnumpy\ndtype\n(S'V8'\nI00\nI01\ntR(I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n(S'O8'\n"
+    b"I00\nI01\ntRI0\ntsI8\nI1\nI1\ntbI00\nB" + struct.pack("<I", 128) + b"A" * 128 + b"tb.",
+    "a huge array": b"cnumpy\nndarray\n((L1000000000000000L\nttR.",
+    "a memo index": b"]r" + struct.pack("<I", 2**30) + b".",
+    "a long string": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",
+    "a frame": b"\x80\x04\x95" + struct.pack("<Q", 2**50) + b".",
+    "code": b"cos\nsystem\n(S'echo this must not run'\ntR.",
+    "getattr": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nS'tofile'\ntR.",
+    "another class of numpy": b"cnumpy\nmemmap\n(S'x'\ntR.", "nothing": b"N.", "a list": b"].",
+    "deep nesting": b"(" * 50_000, "a dictionary of itself": b"}q\x00S'data'\nh\x00s.",
+}
+
+
+def test_load__forged_pickles_are_one_line_and_take_no_memory(tmp_path):
+    """In a process of its own, whose memory is limited: a crash or a large allocation is seen."""
+    make_cifar10(tmp_path / "set" / "cifar-10-batches-py")
+    for number, content in enumerate(FORGED.values()):
+        (tmp_path / f"{number}.pickle").write_bytes(content)
+    code = (
+        "import pathlib, resource, sys\nfrom clp_min.data import load\nroot = pathlib.Path(sys.argv[1])\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28,) * 2)\n"
+        "for number in range(int(sys.argv[2])):\n"
+        "    target = root / 'set' / 'cifar-10-batches-py' / 'data_batch_2'\n"
+        "    target.write_bytes((root / f'{number}.pickle').read_bytes())\n"
+        "    try: load('cifar10', root / 'set')\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(len(FORGED))], capture_output=True,
+        text=True, timeout=60,
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == len(FORGED), (done.stdout, done.stderr[-500:])
+    for name, line in zip(FORGED, lines):
+        assert "data_batch_2 is truncated or damaged" in line, name
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({b"data": np.zeros((7, 3072), np.uint8), b"labels": [0] * 6}, "for 6 labels"),
+        ({b"data": np.zeros((7, 3072), np.uint8), b"labels": [0.7] * 7}, "whole numbers"),
+        ({b"data": np.zeros((7, 3072), np.uint8), b"labels": "seven"}, "whole numbers"),
+        ({b"data": np.zeros((7, 3072), np.uint8), b"fine_labels": [0] * 7}, "no data and labels"),
+        ({b"data": np.zeros((7, 3072), np.int64), b"labels": [0] * 7}, "no array of bytes"),
+        ({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}, "for 0 labels"),
+        ({b"data": [1, 2], b"labels": [0, 0]}, "for 2 labels"),
+    ],
+)
+def test_load__cifar_files_of_another_kind_are_named(content, message, tmp_path):
+    make_cifar10(tmp_path / "cifar-10-batches-py")
+    write_pickle(tmp_path / "cifar-10-batches-py" / "data_batch_2", content)
+    with pytest.raises(ValueError, match=f"data_batch_2 is truncated or damaged.*{message}"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 200])
+def test_load__labels_outside_the_classes_are_refused(label, tmp_path):
+    make_cifar10(tmp_path / "cifar-10-batches-py")
+    content = {b"data": RNG.integers(0, 256, (7, 3072), np.uint8), b"labels": [0] * 6 + [label]}
+    write_pickle(tmp_path / "cifar-10-batches-py" / "test_batch", content)
+    with pytest.raises(ValueError, match="cifar10, test set: labels must lie in 0..9"):
+        load("cifar10", tmp_path)
+
+
+def test_load__a_repeated_or_missing_file_is_named_and_mended_by_download(local_downloads, capsys):
+    root, _, _ = local_downloads
+    load("cifar10", root, download=True)
+    folder = root / "cifar-10-batches-py"
+    second = (folder / "data_batch_2").read_bytes()
+    for spoil, message in (
+        (lambda: (folder / "data_batch_2").write_bytes((folder / "data_batch_1").read_bytes()),
+         "data_batch_1 holds the images of another file"),
+        (lambda: (folder / "data_batch_3").unlink(), "data_batch_3 is missing; --download"),
+        (lambda: (folder / "test_batch").unlink(), "test_batch is missing; --download"),
+    ):
+        spoil()
+        with pytest.raises(ValueError, match=message):
+            load("cifar10", root)
+        assert load("cifar10", root, download=True).train[0].shape == (35, 3, 32, 32)
+        assert (folder / "data_batch_2").read_bytes() == second
+    # and a folder of the right name with other files in it
+    (root / "MNIST" / "raw").mkdir(parents=True)
+    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is missing"):
+        load("mnist", root)
+    assert load("mnist", root, download=True).train[0].shape == (30, 1, 28, 28)
+    assert (root / "MNIST" / "raw.before" / "t10k-labels-idx1-ubyte.gz").exists()  # nothing lost
+
+
+def test_missing__what_is_cut_is_said():
+    x, y = torch.rand(20, 1, 28, 28), torch.arange(20) % 9
+    said = missing(Dataset("mnist", 10, (x, y), (x[:10], torch.arange(10))))
+    assert said == "20 of 60,000 training images (1 of 10 classes have none), 10 of 10,000 test images"
+    y = torch.arange(60_000) % 10
+    x = torch.zeros(60_000, 1)
+    assert missing(Dataset("mnist", 10, (x, y), (x[:10_000], y[:10_000]))) == ""
+
+
+def test_load__of_two_layouts_the_larger_one(tmp_path):
+    """A cut set in torchvision's layout does not hide a whole one in the plain layout."""
+    make_mnist(tmp_path / "MNIST/raw")
+    sets = make_mnist(tmp_path / "mnist", ".gz")
+    for part in sets:
+        images, labels = (np.concatenate([a, a]) for a in sets[part])
+        write_idx(tmp_path / f"mnist/{part}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / f"mnist/{part}-labels-idx1-ubyte.gz", labels)
+    assert len(load("mnist", tmp_path).train[0]) == 60
+
+
+def test_load__idx_headers_that_lie(tmp_path):
+    make_mnist(tmp_path / "mnist")
+    path = tmp_path / "mnist/train-images-idx3-ubyte"
+    whole = path.read_bytes()
+    for start, message in (
+        (bytes([0, 0, 8, 0]), "no idx file of 3"), (bytes([0, 0, 8, 4]), "no idx file of 3"),
+        (bytes([0, 0, 9, 3]), "no idx file"), (b"\x1f\x8b\x08\x00", "no idx file"),
+        (struct.pack(">4I", 0x803, 30, 28, 27), "header says"),
+        (struct.pack(">4I", 0x803, 0, 28, 28), "header says"),
+        (struct.pack(">4I", 0x803, 2**31, 28, 28), "header says"),
+        (struct.pack(">4I", 0x803, 29, 28, 28), "or more"),
+        (struct.pack(">4I", 0x803, 31, 28, 28), "it holds"),
+    ):
+        path.write_bytes(start + whole[len(start) :])
+        with pytest.raises(ValueError, match=f"train-images.*{message}"):
+            load("mnist", tmp_path)
+    # a bomb: a thousand times what its header says; only that much is unpacked
+    path.unlink()
+    bomb = struct.pack(">4I", 0x803, 30, 28, 28) + bytes(2**27)
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(bomb))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="or more"):
+        load("mnist", tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_dataset__from_arrays_checks_everything_in_one_place():
+    x, y = np.zeros((4, 1, 2, 2), np.uint8), np.arange(4)
+    assert Dataset.from_arrays("made", 4, (x, y), (x, y)).test[1].tolist() == [0, 1, 2, 3]
+    for bad, message in (
+        ((x[0], y), "n > 0"), ((x, y[:3]), "n > 0"), ((x[:0], y[:0]), "n > 0"),
+        ((x, y[:, None]), "n > 0"), ((x, y - 1), "0..3"), ((x, y + 1), "0..3"),
+        ((x, y + 0.7), "whole"), ((x.astype(np.int64), y), "bytes or floats"),
+    ):
+        with pytest.raises(ValueError, match=f"made, test set: .*{message}"):
+            Dataset.from_arrays("made", 4, (x, y), bad)
 
 
 class Evil:
@@ -238,8 +420,9 @@ def test_load__archive_that_climbs_out_is_refused(local_downloads, monkeypatch):
             [(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest())],
         ),
     )
-    with pytest.raises(tarfile.OutsideDestinationError):
+    with pytest.raises(ValueError, match="could not download .*outside the destination"):
         load("cifar10", root, download=True)
+    assert not (root.parent / "evil").exists() and [*root.iterdir()] == []
 
 
 def test_stratified__keeps_the_shares_of_the_classes():

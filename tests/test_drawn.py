@@ -54,7 +54,7 @@ def made(script, panel, changed=None):
     arguments = SimpleNamespace(to=None)
     study = SimpleNamespace(
         config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
-        data=data, scale="quick", classes=10,
+        data=data, scale="quick", classes=10, step=lambda name=None: 0.05,
     )
     return panel(study), results.read
 

@@ -1,13 +1,17 @@
 """The trace of the Fisher information against the double loop, in float64, for every model and
 every kind of layer."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clp_min import models
-from clp_min.fisher import by_weight_layer
+from clp_min.fisher import by_weight_layer, covariance_factor
 from clp_min.seeding import generator
 
 import oracles
@@ -138,16 +142,61 @@ def test_fisher_trace__one_pass_is_unbiased(name, labels):
     assert_close(exact, oracles.fisher_trace(model, x), EXACT)
 
 
-def confident(scale):
-    """A net whose softmax is as good as certain, and inputs."""
-    model, x = prepared(lambda: models.mlp((6,), 4, (16, 16), init=models.kaiming_normal), (40, 6))
+def certain(gap, classes=10, dtype=torch.float64):
+    """A linear net on one input whose logits are 0 .. -1 but for one that is ``gap`` higher, and
+    Tr F in closed form: sum over the unlikely classes, in which nothing cancels."""
+    model = nn.Linear(1, classes, bias=False).to(dtype)
     with torch.no_grad():
-        model[-1].weight.mul_(scale)
-    return model, x
+        model.weight.copy_(torch.linspace(-1, 0, classes)[:, None])
+        model.weight[3] = gap
+    z = model.weight[:, 0].double().detach()
+    p = z.softmax(0).tolist()
+    rest = sum(q for k, q in enumerate(p) if k != 3)
+    return model, sum(q * (1 - q) for k, q in enumerate(p) if k != 3) + p[3] * rest
+
+
+@pytest.mark.parametrize("gap", [0, 5, 15, 25, 37, 60, 300])
+def test_fisher_trace__right_at_every_gap_between_logits(gap):
+    """eigh of diag(p) - pp' loses 27 % from a gap of 37 on; float32's squares underflow at 90."""
+    for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, 1e-5)):
+        model, exact = certain(gap, dtype=dtype)
+        x = torch.ones(1, 1, dtype=dtype)
+        assert_close(fisher_trace(model, x).total, exact, tolerance)
+        # J J' is a multiple of the identity here: signs along orthogonal columns do not vary
+        signs = fisher_trace(model, x.repeat(50, 1), "signs", generator=generator("cpu", gap))
+        assert_close(signs.per_example, [exact] * 50, max(tolerance, 1e-8))
+        # and a fitted label: sum of squares of the others' p, and of their sum
+        p = model.weight[:, 0].double().softmax(0).detach()
+        others = p[torch.arange(10) != 3]
+        fitted = per_example_gradient_norms(model, x, torch.tensor([3]))
+        assert_close(fitted, (others.square().sum() + others.sum().square())[None], tolerance)
+
+
+def test_fisher_trace__a_thousand_classes_in_bounded_memory():
+    """"signs" diagonalises few examples at a time: never (n, classes, classes) of the whole batch,
+    which would be .2 GB here, 8 GB at the default batch size."""
+    x, model = torch.randn(24, 5), nn.Linear(5, 1000)
+    largest = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+            out = function(*arguments, **(settings or {}))
+            if torch.is_tensor(out):
+                largest.append(out.numel())
+            return out
+
+    with Watch():
+        trace = fisher_trace(model, x, "signs", generator=generator("cpu", 0))
+    assert max(largest) <= 2**22
+    p = torch.softmax(model(x), 1).detach().double()
+    exact = (1 - p.square().sum(1)) * (x.double().square().sum(1) + 1)
+    assert_close(trace.per_example, exact, 1e-5)
 
 
 def test_fisher_trace__signs_vary_less_than_labels_when_confident():
-    model, x = confident(40.0)
+    model, x = prepared(lambda: models.mlp((6,), 4, (16, 16), init=models.kaiming_normal), (40, 6))
+    with torch.no_grad():
+        model[-1].weight.mul_(40.0)
     exact = fisher_trace(model, x).total
     drawn = {
         k: np.array(
@@ -160,12 +209,35 @@ def test_fisher_trace__signs_vary_less_than_labels_when_confident():
     assert_mean(drawn["signs"], exact)
 
 
-def test_fisher_trace__float32_is_accurate_at_confident_outputs():
-    model, x = confident(150.0)
-    rarest = 1 - torch.softmax(model(x), 1).max(1).values
-    assert rarest.median() < 1e-6
-    exact = fisher_trace(model, x).total
-    assert_close(fisher_trace(model.float(), x.float()).total, exact, 1e-3)
+def test_fisher_trace__signs_vary_less_than_along_the_columns_alone():
+    """The eigenvectors of B'B are what makes the variance low: none where J J' is a multiple of the
+    identity, as here; the same signs along the columns of B itself vary by half of the trace."""
+    logits = torch.tensor([[3.0, 3.0, 0, -1, -2, -2, -3, -4, -4, -5]], dtype=torch.float64)
+    model = nn.Linear(10, 10, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.diag(logits[0]))
+    x = torch.ones(4000, 10, dtype=torch.float64)
+    signs = fisher_trace(model, x, "signs", generator=generator("cpu", 1)).per_example
+    p = logits.softmax(1)
+    multiply, _ = covariance_factor(p)
+    columns = torch.stack([multiply(row[None])[0] for row in torch.eye(9, dtype=torch.float64)], 1)
+    assert_close(columns @ columns.T, torch.diag(p[0]) - p.T @ p, EXACT)
+    plain = (columns @ (torch.randint(2, (9, 4000)) * 2.0 - 1).double()).square().sum(0) * 10
+    exact = float(columns.square().sum() * 10)
+    assert_mean(plain.numpy(), exact)
+    assert_close(signs, [exact] * 4000, 1e-8)
+    assert plain.std() > 0.3 * exact
+
+
+def test_fisher_trace__float32_of_each_example_at_confident_outputs():
+    """Each example, not their mean: one of forty carries a third of it."""
+    model, x = prepared(lambda: models.mlp((6,), 4, (16, 16), init=models.kaiming_normal), (40, 6))
+    with torch.no_grad():
+        model[-1].weight.mul_(150.0)
+    assert (1 - torch.softmax(model(x), 1).max(1).values).median() < 1e-6
+    exact = fisher_trace(model, x).per_example
+    single = fisher_trace(model.float(), x.float()).per_example
+    assert float((single / exact - 1).abs().median()) < 1e-4
 
 
 def test_fisher_trace__empirical_uses_the_given_labels():
@@ -248,25 +320,192 @@ def test_fisher_trace__rejects_batchnorm_and_dropout_in_training_mode():
         )
 
 
-def test_fisher_trace__rejects_what_it_does_not_cover():
-    x = torch.randn(2, 4)
-    shared = nn.Linear(4, 4)
+# ---- outside the rules: refused with the layer's name, and exact by autograd
+
+
+class Net(nn.Module):
+    """Linear layers a, o and p, put together by ``forward`` (self, x)."""
+
+    def __init__(self, forward, a=5, o=6, **more):
+        super().__init__()
+        self.a, self.o = nn.Linear(a, 6), nn.Linear(o, 3)
+        for name, module in more.items():
+            setattr(self, name, module)
+        self.by = forward
+
+    def forward(self, x):
+        return self.by(self, x)
+
+
+def twice_by_function(net, x):
+    return net.o(F.linear(torch.tanh(net.a(x)), net.a.weight.t()))
+
+
+def frozen_twice():
+    net = Net(twice_by_function, o=5)
+    net.a.weight.requires_grad_(False)  # then the graph does not hold it
+    return net
+
+
+OUTSIDE = {  # name -> (net, shape of x, what the error names)
+    "used again by function": (lambda: Net(twice_by_function, o=5), (3, 5), "a.weight"),
+    "frozen and used again": (frozen_twice, (3, 5), "layer 'a'"),
+    "bias used elsewhere": (
+        lambda: Net(lambda n, x: n.o(n.a(x)) + n.o.bias.sum() * x[:, :3]), (3, 5), "o.bias"
+    ),
+    "no batch axis": (
+        lambda: Net(
+            lambda n, x: n.o(torch.tanh(n.a(x) + n.p(torch.ones(1, 4, dtype=x.dtype)))),
+            p=nn.Linear(4, 6),
+        ),
+        (3, 5), "layer 'p'",
+    ),
+    "time first": (lambda: Net(lambda n, x: n.o(n.a(x.transpose(0, 1))[-1])), (2, 4, 5), "'a'"),
+    "time first, t = n": (
+        lambda: Net(lambda n, x: n.o(torch.tanh(n.a(x.transpose(0, 1)))[-1])), (4, 4, 5), "'a'"
+    ),
+    "time first, t = 1": (
+        lambda: Net(lambda n, x: n.o(n.a(x.transpose(0, 1))[-1])), (4, 1, 5), "'a'"
+    ),
+    "batch and time merged": (
+        lambda: Net(lambda n, x: n.o(n.a(x.flatten(0, 1)).view(len(x), -1)), o=24), (1, 4, 5), "'a'"
+    ),
+    "used twice": (lambda: Net(lambda n, x: n.o(n.a(n.a(x))), a=6), (3, 6), "layer 'a'"),
+    "GroupNorm": (
+        lambda: Net(lambda n, x: n.o(n.g(n.a(x))), g=nn.GroupNorm(2, 6)), (3, 5), "layer 'g'"
+    ),
+    "a bare parameter": (
+        lambda: Net(lambda n, x: n.o(n.s * n.a(x)), s=nn.Parameter(torch.ones(6) * 1.5)), (3, 5),
+        "layer ''",
+    ),
+    "attention": (
+        lambda: Net(
+            lambda n, x: n.o(n.m(n.a(x), n.a(x), n.a(x))[0].mean(1)),
+            m=nn.MultiheadAttention(6, 2, batch_first=True),
+        ),
+        (3, 4, 5), "attention|twice|m",
+    ),
+    "weights by function alone": (
+        lambda: Net(lambda n, x: n.o(F.linear(x, n.a.weight, n.a.bias))), (3, 5), "layer 'a'"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_fisher_trace__refuses_by_name_what_autograd_gets_right(name):
+    make, shape, named = OUTSIDE[name]
+    model, x = make().double(), torch.randn(shape, dtype=torch.float64)
+    for _ in range(2):  # not only the first time
+        with pytest.raises(ValueError, match=named) as error:
+            fisher_trace(model, x)
+        assert 'method="autograd"' in str(error.value)
+        with pytest.raises(ValueError, match=named):
+            per_example_gradient_norms(model, x, torch.arange(len(x)) % 3)
+    assert not any(module._forward_hooks for module in model.modules())
+    trace = fisher_trace(model, x, method="autograd")
+    model.requires_grad_(True)
+    assert_close(trace.total, oracles.fisher_trace(model, x), EXACT)
+    assert_close(sum(trace.per_layer.values()), trace.total, EXACT)
+
+
+@pytest.mark.parametrize("name", ["mlp_norm", "small_cnn_norm", "groups", "sequences", "inplace_relu"])
+def test_fisher_trace__autograd_equals_the_rules(name):
+    model, x = prepared(*(MODELS | LAYERS)[name])
+    masks = {n: torch.rand(p.shape) < 0.5 for n, p in model.named_parameters()}
+    y = torch.arange(len(x)) % 3
+    for labels, kept in (("expected", None), (y, masks), ("signs", masks)):
+        a, b = (
+            fisher_trace(model, x, labels, kept, generator("cpu", 3), method)
+            for method in ("rules", "autograd")
+        )
+        assert_close(a.per_example, b.per_example, EXACT)
+        assert_close(list(a.per_layer.values()), [b.per_layer[k] for k in a.per_layer], EXACT)
+
+
+def batch_norm_3d(net, x):
+    return net.o(net.n(net.a(x)[:, :, None, None, None]).flatten(1))
+
+
+@pytest.mark.parametrize("method", ["rules", "autograd"])
+@pytest.mark.parametrize(
+    "forward, more, message",
+    [
+        (lambda n, x: n.o(F.dropout(n.a(x), 0.5)), {}, "alone"),
+        (lambda n, x: n.o(F.batch_norm(n.a(x)[:, :, None], None, None, training=True)[:, :, 0]), {},
+         "alone|single example"),
+        (lambda n, x: n.o(n.r(n.a(x))), {"r": nn.RReLU()}, "alone"),
+        (batch_norm_3d, {"n": nn.BatchNorm3d(6, affine=False)}, "'n' uses batch statistics"),
+        (lambda n, x: n.o(n.i(n.a(x))), {"i": nn.BatchNorm1d(6, track_running_stats=False)},
+         "'i' uses batch statistics"),
+        (lambda n, x: n.o(n.d(n.a(x))), {"d": nn.Dropout(0.5)}, "'d' is in training mode"),
+    ],
+)
+def test_fisher_trace__refuses_batch_statistics_and_draws(forward, more, message, method):
+    model = Net(forward, **more).double().train()
+    with pytest.raises(ValueError, match=message):
+        fisher_trace(model, torch.randn(4, 5, dtype=torch.float64), method=method)
+
+
+def test_fisher_trace__a_hook_that_changes_the_output_is_part_of_the_net():
+    model, x = Net(lambda n, x: n.o(torch.tanh(n.a(x)))).double(), torch.randn(3, 5).double()
+    model.a.register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert_close(fisher_trace(model, x).total, oracles.fisher_trace(model, x), EXACT)
+
+
+def test_fisher_trace__refuses_half_precision():
+    model, x = Net(lambda n, x: n.o(n.a(x))), torch.randn(3, 5)
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(ValueError, match="a.weight.*float32"):
+            fisher_trace(copy.deepcopy(model).to(dtype), x.to(dtype))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="layer 'a' computes"):
+        fisher_trace(model, x)
+
+
+def test_fisher_trace__refuses_what_is_no_input():
+    model, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4)
+    bad = {"0.weight": torch.ones(3, 3, dtype=torch.bool)}
+    soft = {"0.weight": torch.full((3, 4), 0.5)}
+    for settings, message in (
+        ({"labels": "true"}, "labels"), ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
+        ({"labels": np.zeros(2, np.int64)}, "labels"), ({"labels": torch.tensor([0, 3])}, "0..2"),
+        ({"masks": bad}, "mask"), ({"masks": soft}, "boolean"), ({"masks": {"9": bad["0.weight"]}}, "mask"),
+        ({"masks": {"0.weight": 1.0}}, "mask"),
+        ({"batch_size": -1}, "batch_size"), ({"method": "magic"}, "method"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fisher_trace(model, x, **settings)
+    for inputs, message in ((x[:0], "at least one"), (x * math.nan, "finite"), (x.half(), "float16")):
+        with pytest.raises(ValueError, match=message):
+            fisher_trace(model, inputs)
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        fisher_trace(model, torch.ones(2, 4))
+    same = nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten(), nn.Linear(32, 3))
+    with pytest.raises(ValueError, match="padding"):
+        fisher_trace(same, torch.randn(2, 1, 4, 4))
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
-    bad_mask = {"0.weight": torch.ones(3, 3, dtype=torch.bool)}
-    for model, arguments, message in [
-        (nn.Sequential(shared, nn.ReLU(), shared), {}, "twice"), (tied, {}, "shared"),
-        (nn.Sequential(nn.Linear(4, 4), nn.PReLU()), {}, "PReLU"),
-        (nn.Sequential(nn.Linear(4, 3)), {"labels": "true"}, "labels"),
-        (nn.Sequential(nn.Linear(4, 3)), {"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
-        (nn.Sequential(nn.Linear(4, 3)), {"masks": bad_mask}, "mask"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), {}, "padding"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            fisher_trace(
-                model, x[:, None, :, None].expand(2, 1, 4, 4) if message == "padding" else x,
-                **arguments,
-            )
+    with pytest.raises(ValueError, match="shared"):
+        fisher_trace(tied, x)
+    assert_close(
+        fisher_trace(tied.double(), x.double(), method="autograd").total,
+        oracles.fisher_trace(tied, x.double()), EXACT,
+    )
+
+
+def test_fisher_trace__input_changed_in_place_is_refused():
+    net = Net(lambda n, x: n.o(F.relu_(n.a(x)) + 0 * n.p(x)), p=nn.Linear(5, 6))
+    assert fisher_trace(net.double(), torch.randn(3, 5).double()).total > 0  # outputs may be
+
+    def changed(n, x):
+        h = torch.tanh(n.a(x)).detach()
+        out = n.o(h)
+        h.mul_(2)
+        return out
+
+    net = Net(changed).double()
+    net.o.weight.requires_grad_(False)  # autograd itself does not notice then
+    with pytest.raises(ValueError, match="input of layer 'o' was changed in place"):
+        fisher_trace(net, torch.randn(3, 5).double())
 
 
 @pytest.mark.parametrize("name", ["mlp_norm", "small_cnn_norm", "groups", "sequences", "resnet10"])

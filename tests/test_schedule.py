@@ -4,6 +4,7 @@ phases and events do."""
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -131,34 +132,33 @@ def test_sweep__is_independent_of_the_global_generator():
 
 
 def test_sweep__resumed_equals_uninterrupted(tmp_path):
-    """Stopped at every single point in turn, the numbers come out the same."""
+    """Stopped at every point in turn, the numbers come out the same."""
     whole = final_states(SCHEDULES)
     count = sum(1 for _ in sweep(setup(), SCHEDULES, seed=1))
-    for stop in range(1, count, 3):
+    for stop in range(1, count):
         path, final = tmp_path / f"{stop}.pt", {}
         for attempt in range(2):
             for i, (_, state, names) in enumerate(
-                sweep(setup(), SCHEDULES, 1, checkpoint=path, save_every=0.0)
+                sweep(setup(), SCHEDULES, 1, checkpoint=path, save_every=0.0, key="tests")
             ):
                 final |= {name: everything(state) for name in names}
                 if attempt == 0 and i == stop:
                     break
         assert all(same(whole[name], final[name]) for name in SCHEDULES), stop
-    assert [*sweep(setup(), SCHEDULES, 1, checkpoint=path)] == []  # finished: nothing is left to do
+    assert [*sweep(setup(), SCHEDULES, 1, checkpoint=path, key="tests")] == []  # finished: nothing is left to do
 
 
 def test_sweep__truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
     path, final = tmp_path / "run.pt", {}
-    for i, _ in enumerate(sweep(setup(), SCHEDULES, 1, checkpoint=path, save_every=0.0)):
+    saved = dict(checkpoint=path, key="tests")
+    for i, _ in enumerate(sweep(setup(), SCHEDULES, 1, **saved, save_every=0.0)):
         if i == 12:
             break
     path.write_bytes(path.read_bytes()[:-2000])
-    for _, state, names in sweep(setup(), SCHEDULES, 1, checkpoint=path):
+    for _, state, names in sweep(setup(), SCHEDULES, 1, **saved):
         final |= {name: everything(state) for name in names}
     whole = final_states(SCHEDULES)
     assert final and all(same(whole[name], final[name]) for name in final)
-    with pytest.raises(ValueError, match="other schedules"):
-        next(sweep(setup(), {"another": [Phase(1)]}, 1, checkpoint=path))
 
 
 def test_sweep__at_yields_the_named_steps():
@@ -213,29 +213,273 @@ def test_sweep__redraw_and_restart():
 def test_sweep__subset_and_selection():
     seen, plain = [], setup(augment=None, model=lambda: models.linear_softmax((192,), 10))
 
-    def lowest(model, x, y, n, generator):
-        seen.append((len(x), n))
+    def lowest(model, x, y, n, generator, indices, step):
+        seen.append((len(x), n, step))
+        assert torch.equal(x, plain.x[indices]) and torch.equal(y, plain.y[indices])
+        pools.append(indices)
         return torch.arange(n)
 
     def loss(model, x, y):
         used.append(x)
         return nn.functional.cross_entropy(model(x), y)
 
-    used, subset = [], torch.arange(40)
-    [
-        *sweep(
-            plain,
-            {
-                "run": [
-                    Phase(1, subset=subset, loss=loss), Phase(1, select=lowest, pool=48, loss=loss),
-                ]
-            },
-            0,
-        )
-    ]
+    used, pools, subset = [], [], torch.arange(40)
+    phases = [Phase(1, subset=subset, loss=loss), Phase(2, select=lowest, pool=48, loss=loss)]
+    state = [*sweep(plain, {"run": phases}, 0)][-1][1]
     first = used[0]
-    assert len(used) == 1 + 2 and seen == [(48, 32), (48, 32)]
+    # as many steps as without selection (96 / 32), each with a pool of its own from all of the data
+    assert len(used) == 1 + 2 * 3 and [n for *n, _ in seen] == [[48, 32]] * 6
+    assert [step for *_, step in seen] == [1, 2, 3, 4, 5, 6] and state.scored == 6 * 48
+    assert all(len(pool.unique()) == 48 for pool in pools)
+    assert len({tuple(pool.tolist()) for pool in pools}) == 6
+    assert len(torch.cat(pools[:3]).unique()) > 64  # dealt pools would have 96 / 48 = 2 of them
+    assert torch.equal(used[1], plain.x[pools[0][:32]])
     assert all((plain.x[:40] == one).flatten(1).all(1).any() for one in first) and len(first) == 32
+    for pool in (31, 97):
+        with pytest.raises(ValueError, match="pool must lie in 32..96"):
+            [*sweep(plain, {"run": [Phase(1, select=lowest, pool=pool)]}, 0)]
+
+
+class Pair:
+    """A phase's field with two values that must train differently."""
+
+    def __init__(self, name, one, other):
+        self.name, self.one, self.other = name, one, other
+
+
+def tripled(model, x, y):
+    return 3 * nn.functional.cross_entropy(model(x), y)
+
+
+def last_of_pool(model, x, y, n, generator, indices, step):
+    return torch.arange(len(x) - n, len(x))
+
+
+def first_of_pool(model, x, y, n, generator, indices, step):
+    return torch.arange(n)
+
+
+def louder(x, generator):
+    return 2 * x
+
+
+PAIRS = [
+    Pair("deficit", FLIP, noise_images), Pair("lr", 0.1, 0.01), Pair("weight_decay", 0.0, 0.5),
+    Pair("lr", exponential(0.1, 0.9), exponential(0.01, 0.9)), Pair("batch_size", 32, 16),
+    Pair("augment", none, louder), Pair("subset", torch.arange(40), torch.arange(50, 90)),
+    Pair("loss", tripled, None), Pair("clip", 0.01, math.inf),
+    Pair("select", first_of_pool, last_of_pool), Pair("pool", 40, 80),
+    Pair("event", redraw, restart_optimizer),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: p.name)
+def test_sweep__phases_that_differ_in_one_field_are_not_merged(pair):
+    """Both, together and alone; the first epoch is shared, the second one is not."""
+    both = dict(select=last_of_pool) if pair.name == "pool" else {}
+    both |= dict(pool=64) if pair.name == "select" else {}
+    schedules = {
+        name: [Phase(1), Phase(1, **both, **{pair.name: value})]
+        for name, value in (("one", pair.one), ("other", pair.other))
+    }
+    assert distinct_epochs(schedules) == 3
+    together = final_states(schedules)
+    assert not same(together["one"], together["other"])
+    for name, phases in schedules.items():
+        assert same(together[name], final_states({name: phases})[name])
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: p.name)
+def test_sweep__a_checkpoint_of_other_phases_is_refused(pair, tmp_path):
+    def plan(value):
+        more = dict(select=first_of_pool) if pair.name == "pool" else {}
+        return {"run": [Phase(1), Phase(2, **more, **{pair.name: value})]}
+
+    path, made = tmp_path / "run.pt", setup(lr=0.05)
+    for epoch, *_ in sweep(made, plan(pair.one), 0, checkpoint=path, save_every=0.0):
+        if epoch == 2:
+            break
+    with pytest.raises(ValueError, match="belongs to other schedules: remove"):
+        next(sweep(made, plan(pair.other), 0, checkpoint=path))
+    assert [e for e, *_ in sweep(made, plan(pair.one), 0, checkpoint=path)][-1] == 3
+
+
+def test_sweep__a_checkpoint_of_other_data_set_up_or_seed_is_refused(tmp_path):
+    path, plan = tmp_path / "run.pt", {"run": [Phase(3)]}
+    plain = dict(lr=0.05)
+    for epoch, *_ in sweep(setup(**plain), plan, 0, checkpoint=path, save_every=0.0):
+        if epoch == 2:
+            break
+    x, y = DATA.train
+    moved = x.clone()
+    moved[5, 0, 0, 0] += 1e-6
+    for changed, seed, what in (
+        (plain | dict(lr=0.06), 0, "set-up"), (plain | dict(batch_size=16), 0, "set-up"),
+        (plain | dict(model=models.small_cnn), 0, "set-up"), (plain | dict(optimizer=ADAM), 0, "set-up"),
+        (plain | dict(x=moved), 0, "data"), (plain | dict(y=(y + 1) % 10), 0, "data"),
+        (plain, 1, "seed"), (plain | dict(x=moved), 1, "seed and other data"),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to other {what}: remove"):
+            next(sweep(setup(**changed), plan, seed, checkpoint=path))
+    with pytest.raises(ValueError, match="other schedules"):
+        next(sweep(setup(**plain), {"run": [Phase(4)]}, 0, checkpoint=path))
+    with pytest.raises(ValueError, match="other schedules"):
+        next(sweep(setup(**plain), {"another": [Phase(3)]}, 0, checkpoint=path))
+    # a closure has no name of its own: key= stands for it
+    rate = lambda epoch: 0.05  # noqa: E731
+    with pytest.raises(ValueError, match="lambda.*key="):
+        next(sweep(setup(lr=rate), plan, 0, checkpoint=tmp_path / "other.pt"))
+    with pytest.raises(ValueError, match="other set-up and other key"):
+        next(sweep(setup(lr=rate), plan, 0, checkpoint=path, key="rate .05"))
+
+
+def test_sweep__a_checkpoint_ahead_of_the_record_is_passed_over(tmp_path):
+    path, plan, recorded = tmp_path / "run.pt", {"run": [Phase(3)]}, []
+    settings = dict(checkpoint=path, save_every=0.0, measured=lambda: len(recorded))
+    for epoch, *_ in sweep(setup(lr=0.05), plan, 0, **settings):
+        recorded.append(epoch)
+        if epoch == 2:
+            break
+    assert [e for e, *_ in sweep(setup(lr=0.05), plan, 0, **settings)] == [2, 3]
+    recorded.pop()  # a line of the record is lost: from the start
+    assert [e for e, *_ in sweep(setup(lr=0.05), plan, 0, **settings)] == [0, 1, 2, 3]
+
+
+def test_sweep__every_epoch_draws_anew():
+    """Order, augmentation, deficit, pools and dropout depend on the epoch, not on the seed alone:
+    at rate 0 the batches of two epochs differ, and those of the same epoch of two runs agree."""
+    seen = []
+
+    def watch(model, x, y):
+        seen.append((x.clone(), y.clone()))
+        return nn.functional.cross_entropy(model(x), y)
+
+    def batches(**settings):
+        seen.clear()
+        phase = {k: settings.pop(k) for k in ("deficit", "select") if k in settings}
+        [*sweep(setup(lr=0.0, loss=watch, **settings), {"run": [Phase(2, **phase)]}, 0)]
+        return list(seen)
+
+    whole = DATA.train[0].flatten(1).sum(1)
+    plain = batches(augment=None)
+    order = [torch.cat([x for x, _ in plain[i : i + 3]]).flatten(1).sum(1) for i in (0, 3)]
+    assert torch.allclose(order[0].sort()[0], whole.sort()[0], rtol=1e-3)
+    assert not torch.equal(order[0], order[1])
+    again = batches(augment=None)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(plain, again))
+    # all else at full batch, where the order does not matter
+    full = dict(batch_size=96)
+    for settings in (dict(augment=crop_and_flip), dict(augment=None, deficit=noise_images)):
+        first, second = (x for x, _ in batches(**full, **settings))
+        sums = [part.flatten(1).sum(1).sort()[0] for part in (first, second)]
+        assert not torch.allclose(*sums), settings
+    losses = []
+    dropping = setup(lr=0.0, augment=None, batch_size=96)
+    for _, state, _ in sweep(dropping, {"run": [Phase(3)]}, 0):
+        losses.append(state.loss)
+    assert len(set(losses[1:])) == 3  # Dropout's masks
+
+
+def test_sweep__loss_is_the_mean_over_the_batches_as_they_were_seen():
+    seen = []
+
+    def watch(model, x, y):
+        loss = nn.functional.cross_entropy(model(x), y)
+        seen.append(float(loss.detach()))
+        return loss
+
+    for epoch, state, _ in sweep(setup(loss=watch), {"run": [Phase(2)]}, 0):
+        if epoch:
+            assert math.isclose(state.loss, sum(seen[-3:]) / 3, rel_tol=1e-6)
+
+
+class Patience:
+    """Stop after two epochs without a lower training loss than ``bar`` times the best."""
+
+    def __init__(self, bar):
+        self.bar, self.best, self.left = bar, math.inf, 2
+
+    def __call__(self, state):
+        better = state.loss < self.bar * self.best
+        self.best, self.left = min(self.best, state.loss), 2 if better else self.left - 1
+        return self.left == 0
+
+
+def test_sweep__a_stop_rule_that_remembers_is_each_schedules_own(tmp_path):
+    """Together = alone, and killed anywhere = not killed, although one object serves all."""
+    rule = Patience(0.8)
+    schedules = {
+        "a": [Phase(9, until=rule), Phase(1, FLIP)], "b": [Phase(9, noise_images, until=rule)],
+        "c": [Phase(1), Phase(9, until=rule)], "short": [Phase(2, until=rule)],
+    }
+    alone = {name: final_states({name: plan})[name] for name, plan in schedules.items()}
+    together = final_states(schedules)
+    assert all(same(alone[name], together[name]) for name in schedules)
+    assert (rule.best, rule.left) == (math.inf, 2)  # the given object is asked nothing
+    count = sum(1 for _ in sweep(setup(), schedules, seed=1))
+    for stop in range(1, count, 2):
+        saved, final = dict(checkpoint=tmp_path / f"{stop}.pt", save_every=0.0, key="t"), {}
+        for attempt in range(2):
+            for i, (_, state, names) in enumerate(sweep(setup(), schedules, 1, **saved)):
+                final |= {name: everything(state) for name in names}
+                if attempt == 0 and i == stop:
+                    break
+        assert all(same(together[name], final[name]) for name in schedules), stop
+    left = 2
+
+    def counting(state):
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    with pytest.raises(ValueError, match="object with __call__"):
+        Phase(3, until=counting)
+
+
+def test_sweep__parameter_groups_keep_their_shares():
+    """Biases at a tenth of the rate and without decay; another group with twice the decay."""
+
+    def groups(parameters, lr, weight_decay):
+        first, *middle, last = parameters
+        return torch.optim.SGD(
+            [
+                {"params": [first]}, {"params": middle, "weight_decay": 2 * weight_decay},
+                {"params": [last], "lr": lr / 10, "weight_decay": 0.0},
+            ],
+            lr=lr, weight_decay=weight_decay,
+        )
+
+    made = setup(lr=lambda epoch: 0.1 * epoch, weight_decay=0.01, optimizer=groups)  # a warm-up
+    plan, seen = {"a": [Phase(2), Phase(1, lr=0.5, weight_decay=0.1), Phase(1, weight_decay=0.0)]}, []
+    for epoch, state, _ in sweep(made, plan, 0):
+        if epoch:
+            seen.append([(g["lr"], g["weight_decay"]) for g in state.optimizer.param_groups])
+    expected = [
+        (0.0, 0.01), (0.1, 0.01), (0.5, 0.1), (0.3, 0.0),
+    ]
+    for found, (lr, decay) in zip(seen, expected):
+        assert np.allclose(found, [(lr, decay), (lr, 2 * decay), (lr / 10, 0.0)])
+
+
+def test_sweep__batch_size_of_a_phase():
+    plan = {"a": [Phase(1), Phase(1, batch_size=16), Phase(1, batch_size=96)]}
+    assert [state.step for _, state, _ in sweep(setup(), plan, 0)] == [0, 3, 9, 10]
+    with pytest.raises(ValueError, match="batch_size 97"):
+        [*sweep(setup(), {"a": [Phase(1, batch_size=97)]}, 0)]
+
+
+def test_sweep__a_net_that_is_not_finite_after_its_last_step_is_an_error():
+    """One step at full batch: its loss is that before the step."""
+    with pytest.raises(ArithmeticError, match="epoch 1"):
+        [
+            *sweep(
+                setup(
+                    model=lambda: models.linear_softmax((192,), 10), lr=1e38, batch_size=96,
+                    augment=None, loss=lambda m, x, y: 1e6 * nn.functional.cross_entropy(m(x), y),
+                ),
+                {"run": [Phase(1)]}, 0,
+            )
+        ]
 
 
 def test_sweep__loss_that_becomes_nan_names_the_epoch():
@@ -251,6 +495,19 @@ def test_sweep__loss_that_becomes_nan_names_the_epoch():
 def test_sweep__bad_settings_are_refused():
     with pytest.raises(ValueError, match="epochs"):
         Phase(-1)
+    for name in ("lr", "weight_decay", "clip"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+            Phase(1, **{name: -1.0})
+    for subset in (torch.ones(96, dtype=torch.bool), torch.ones(3), torch.ones(3, 1).long()):
+        with pytest.raises(ValueError, match="subset must be"):
+            Phase(1, subset=subset)
+    for subset in (torch.tensor([0, 96]), torch.tensor([-1]), torch.tensor([]).long()):
+        with pytest.raises(ValueError, match="subset must hold indices in 0..95"):
+            next(sweep(setup(), {"a": [Phase(1, subset=subset)]}, 0))
+    with pytest.raises(ValueError, match="same name"):
+        next(sweep(setup(), {1: [Phase(1)], "1": [Phase(2)]}, 0))
+    with pytest.raises(ValueError, match="at must name steps"):
+        next(sweep(setup(), {"a": [Phase(1)]}, 0, at=set()))
     with pytest.raises(ValueError, match="batch_size"):
         setup(batch_size=97)
     with pytest.raises(ValueError, match="labels"):

@@ -180,7 +180,7 @@ def test_noisy_output_loss__three_phases_need_a_decoder_of_finite_precision():
     loss = noisy_output_loss(delta, 10, 4, 0.03)
     assert_close(
         loss[[0, 4, 16, 64, 512, 4096, 20_000]], [0.787, 0.785, 0.739, 0.299, 0.041, 0.125, 0.211],
-        2e-3,
+        0.0, 6e-4,  # as printed
     )
     assert abs(int(loss.argmin()) - 816) < 60
 

@@ -1,5 +1,6 @@
 """One step against the update written out; evaluation; shrink-perturb; checkpoints."""
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 import torch
 
 from clp_min import models
-from clp_min.schedule import Phase
+from clp_min.schedule import Phase, exponential
+from clp_min.sparsity import prune, redraw_under_mask
 from clp_min.train import Setup, cross_entropy, hinge, load_checkpoint, save_checkpoint
 
 import oracles
-from adapters import accuracy, evaluate, shrink_perturb, sweep, training_step
+from adapters import (
+    accuracy, batch_statistics, evaluate, magnitude_masks, shrink_perturb, sweep, training_step,
+)
 from compare import AUTODIFF, EXACT, assert_close
 
 
@@ -81,6 +85,17 @@ def test_evaluate__counts_one_by_one_in_eval_mode_on_the_images_as_they_are():
     assert_close(loss, -(logits[range(53), y] - logits.exp().sum(1).log()).mean().item(), 1e-5)
 
 
+def test_evaluate__puts_every_modules_own_mode_back():
+    """Also of a net in eval mode, and of one whose BatchNorm is frozen alone."""
+    model, x, y = models.small_cnn(norm=True), torch.randn(9, 3, 16, 16), torch.arange(9)
+    for prepare in (model.eval, model.train):
+        prepare()
+        frozen = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
+        modes = [module.training for module in model.modules()]
+        evaluate(model, x, y)
+        assert [module.training for module in model.modules()] == modes and not frozen.training
+
+
 def test_accuracy__counts_one_by_one_on_the_images_as_they_are():
     model, x, y = models.small_cnn().eval(), torch.randn(200, 3, 16, 16), torch.arange(200) % 10
     assert_close(
@@ -144,6 +159,158 @@ def test_checkpoint__truncated_file_gives_the_one_before(tmp_path):
     assert load_checkpoint(path)["epoch"] == 1
     path.with_name(path.name + ".previous").write_bytes(b"")
     assert load_checkpoint(path) is None
+
+
+def test_checkpoint__changed_or_foreign_files_give_the_one_before(tmp_path):
+    """Every one of 300 flipped bits, and files of all kinds: never other numbers, never a
+    traceback."""
+    path, rng = tmp_path / "state.pt", np.random.default_rng(0)
+    before = path.with_name(path.name + ".previous")
+    save_checkpoint(path, {"epoch": 1, "w": torch.zeros(50)})
+    save_checkpoint(path, {"epoch": 2, "w": torch.ones(50)})
+    whole = path.read_bytes()
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        assert load_checkpoint(path)["epoch"] == 1
+    torch.save({"epoch": 5}, tmp_path / "other.pt")
+    for content in (b"hello world, this is no checkpoint", rng.bytes(5000), bytes(3000),
+                    (tmp_path / "other.pt").read_bytes()):
+        path.write_bytes(content)
+        assert load_checkpoint(path)["epoch"] == 1
+        before_content = before.read_bytes()
+        before.unlink()
+        assert load_checkpoint(path) is None
+        before.write_bytes(before_content)
+    path.unlink()
+    path.mkdir()
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_batch_statistics__computes_what_training_mode_does():
+    """In float64, for convolutions and vectors, although the running statistics are far off; the
+    model itself does not move."""
+    for make, shape in (
+        (lambda: models.small_cnn(norm=True), (7, 3, 16, 16)),
+        (lambda: models.mlp((12,), 5, (9, 8), norm=True), (6, 12)),
+    ):
+        model, x = make().double(), 3 * torch.randn(shape, dtype=torch.float64) + 1
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        measured = batch_statistics(model.eval(), x)
+        assert not measured.training and not model.training
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        expected = copy.deepcopy(model).train()(x)
+        assert_close(measured(x), expected, EXACT)
+        assert (model(x) - expected).abs().max() > 0.01  # a fresh net's running statistics
+        # and so do parts of x, one by one
+        assert_close(torch.cat([measured(one[None]) for one in x]), expected, EXACT)
+
+
+OPTIMIZERS = {
+    "momentum": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam,
+    "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True), "adamw": torch.optim.AdamW,
+}
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_sweep__pruned_weights_stay_zero_and_so_does_their_momentum(name, clip):
+    """After the event and after every step, under decay; the others move; forks carry the masks."""
+    x, y = torch.randn(40, 6), torch.arange(40) % 3
+    setup = Setup(
+        model=lambda: models.mlp((6,), 3, (9, 8)), x=x, y=y, batch_size=10, lr=0.05,
+        weight_decay=0.1, clip=clip, optimizer=OPTIMIZERS[name],
+    )
+    plan = {
+        "pruned": [Phase(1), Phase(2, event=prune(0.7, ["5"]))],
+        "redrawn": [Phase(1), Phase(1, event=prune(0.7, ["5"])), Phase(1, event=redraw_under_mask)],
+        "dense": [Phase(3)],
+    }
+    for step, state, (run, *_) in sweep(setup, plan, 0, at=range(13)):
+        assert state.masks is None or run != "dense"
+        if state.masks is None:
+            continue
+        counted = 0
+        for parameter, mask in state.masks.items():
+            value = dict(state.model.named_parameters())[parameter]
+            assert (value[~mask] == 0).all() and (value[mask] != 0).float().mean() > 0.9
+            for memory in state.optimizer.state[value].values():
+                if torch.is_tensor(memory) and memory.shape == value.shape:
+                    assert (memory[~mask] == 0).all()
+            counted += int((~mask).sum())
+        assert counted == round(0.7 * (6 * 9 + 9 * 8)) and set(state.masks) == {"1.weight", "3.weight"}
+
+
+def test_training_step__clip_does_not_count_pruned_gradients():
+    model = models.linear_softmax((6,), 4).double()
+    mask = {"1.weight": torch.rand(4, 6) < 0.5}
+    with torch.no_grad():
+        model[1].weight.mul_(mask["1.weight"])
+    before = model[1].weight.detach().clone()
+    x, y = 100 * torch.randn(8, 6, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    training_step(model, optimizer, x, y, clip=0.5, masks=mask)
+    assert_close((model[1].weight - before).norm(), 0.5, 1e-5)  # all of it is spent on kept ones
+
+
+def test_magnitude_masks__prune_the_smallest_exactly_and_globally():
+    model = models.small_cnn((3, 8, 8), 4, widths=(4, 6), norm=True)
+    names = [n for n, p in model.named_parameters() if p.dim() > 1]
+    sizes = torch.cat([dict(model.named_parameters())[n].detach().abs().flatten() for n in names])
+    for sparsity in (0.0, 0.1, 0.333, 0.5, 0.9, 0.98):
+        masks = magnitude_masks(model, sparsity)
+        assert list(masks) == names and all(m.dtype == torch.bool for m in masks.values())
+        kept = torch.cat([masks[n].flatten() for n in names])
+        assert int((~kept).sum()) == round(sparsity * len(sizes))
+        if 0 < sparsity:
+            assert sizes[~kept].max() <= sizes[kept].min()
+    last = names[-1].removesuffix(".weight")
+    for exclude in ([last], [names[-1]]):
+        masks = magnitude_masks(model, 0.5, exclude)
+        assert names[-1] not in masks
+        counted = sum(m.numel() for m in masks.values())
+        assert sum(int((~m).sum()) for m in masks.values()) == round(0.5 * counted)
+    with torch.no_grad():  # ties: exactly as many still
+        for p in model.parameters():
+            p.fill_(0.3)
+    assert sum(int((~m).sum()) for m in magnitude_masks(model, 0.5).values()) == round(0.5 * len(sizes))
+    for bad in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="sparsity"):
+            magnitude_masks(model, bad)
+    with pytest.raises(ValueError, match="exclude"):
+        magnitude_masks(model, 0.5, ["nothing"])
+    with pytest.raises(ValueError, match="no weight"):
+        magnitude_masks(torch.nn.LayerNorm(3), 0.5)
+
+
+def test_sweep__mask_events_restart_rate_and_optimizer_and_forget_nothing_on_resume(tmp_path):
+    x, y = torch.randn(40, 6), torch.arange(40) % 3
+    setup = Setup(
+        model=partial(models.mlp, (6,), 3, (9, 8)), x=x, y=y, batch_size=10, lr=exponential(0.1, 0.5),
+    )
+    plan = {
+        "run": [Phase(2), Phase(2, event=prune(0.5)), Phase(2, event=redraw_under_mask)],
+        "alone": [Phase(2), Phase(2, event=prune(0.5)), Phase(2)],
+    }
+    rates, momenta, whole = {}, {}, {}
+    for epoch, state, names in sweep(setup, plan, 0):
+        if "run" in names:
+            rates[epoch, state.event] = state.optimizer.param_groups[0]["lr"]
+            momenta[epoch, state.event] = len(state.optimizer.state)
+        whole[tuple(names), epoch, state.event] = [p.clone() for p in state.model.parameters()]
+    assert [rates[e, False] for e in range(1, 7)] == [0.1, 0.05] * 3
+    assert momenta[2, True] == momenta[4, True] == 0 and momenta[4, False] > 0
+    for stop in range(1, len(whole)):
+        saved = dict(checkpoint=tmp_path / f"{stop}.pt", save_every=0.0)
+        for attempt in range(2):
+            for i, (epoch, state, names) in enumerate(sweep(setup, plan, 0, **saved)):
+                expected = whole[tuple(names), epoch, state.event]
+                assert all(map(torch.equal, state.model.parameters(), expected))
+                if attempt == 0 and i == stop:
+                    break
+    with pytest.raises(ValueError, match="prune comes before"):
+        [*sweep(setup, {"a": [Phase(1, event=redraw_under_mask)]}, 0)]
 
 
 def test_hinge__by_hand():
