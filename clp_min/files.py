@@ -12,6 +12,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import shutil
 import struct
 import tarfile
@@ -45,11 +46,12 @@ class _Bytes:
         try:
             _, shape, kind, by_columns, content = self.state
             named = kind.arguments[0] in ("u1", b"u1") and not by_columns
-            fits = np.prod([int(n) for n in shape], dtype=object) == len(content)
+            rows, columns = shape
+            fits = type(rows) is int and columns == 3072 and len(content) == 3072 * rows
         except (AttributeError, IndexError, TypeError, ValueError):
             named = False
         if not named or not fits or not isinstance(content, bytes):
-            raise ValueError("its data are no array of bytes")
+            raise ValueError("its data are no array of bytes (n, 3072)")
         return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -57,10 +59,28 @@ class _ArraysOnly(pickle._Unpickler):
     """Reads CIFAR's pickles: built-in containers and arrays of bytes.
 
     The reader written in Python, whose memo is a dictionary: the one in C allocates what a forged
-    index asks for. No class but the stand-in above can be built.
+    index asks for. No class but the stand-in above can be built, and of the operations only those
+    that such files hold are done, containers a few thousand times at most.
     """
 
     NAMES = {"_reconstruct", "ndarray", "dtype"}
+    CONTAINERS = {
+        "MARK", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    }
+    VALUES = {
+        "PROTO", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINSTRING",
+        "SHORT_BINSTRING", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINFLOAT", "LONG1", "GLOBAL",
+        "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT",
+        "BINGET", "LONG_BINGET",
+    }
+
+    def __init__(self, content):
+        containers = 0
+        for operation, _, _ in pickletools.genops(content):
+            containers += operation.name in self.CONTAINERS
+            if operation.name not in self.CONTAINERS | self.VALUES or containers > 10_000:
+                raise pickle.UnpicklingError(f"{operation.name} is no part of such a file")
+        super().__init__(io.BytesIO(content), encoding="bytes")
 
     def find_class(self, module, name):
         if module.split(".")[0] != "numpy" or name not in self.NAMES:
@@ -81,10 +101,17 @@ def _read(path, reader):
         ) from None
 
 
-def _cifar_file(path, key):
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path.stat().st_size:,} bytes are too many")
-    content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+def _bytes_of(path, most):
+    """The content of a file of at most so many bytes."""
+    if not path.exists():
+        raise FileNotFoundError
+    if not path.is_file() or path.stat().st_size > most:
+        raise ValueError(f"it is no file of at most {most:,} bytes")
+    return path.read_bytes()
+
+
+def _cifar_file(path, key, classes):
+    content = _ArraysOnly(_bytes_of(path, MOST_BYTES)).load()
     if not isinstance(content, dict) or not {b"data", key} <= set(content):
         raise ValueError(f"it holds no data and {key.decode()}")
     data, labels = content[b"data"], content[key]
@@ -93,25 +120,38 @@ def _cifar_file(path, key):
         raise ValueError(f"its {key.decode()} are no list of whole numbers")
     if data.shape != (len(labels), 3072) or not len(labels):
         raise ValueError(f"{data.shape} for {len(labels)} labels")
+    _check_labels(min(labels), max(labels), classes)
     return data.reshape(-1, 3, 32, 32), np.array(labels)
 
 
-def _cifar(folder, train_files, test_file, key):
-    names = [*train_files, test_file]
-    parts = [_read(folder / name, lambda path: _cifar_file(path, key)) for name in names]
-    digests = [hashlib.sha256(images).digest() for images, _ in parts]
-    for name, digest in zip(names, digests):
-        if digests.count(digest) > 1:
+def _check_labels(lowest, highest, classes):
+    if not 0 <= lowest <= highest < classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {lowest}..{highest}")
+
+
+def _check_repeated(images):
+    """ValueError: two of the files (path -> images) hold the same ones."""
+    seen = {}
+    for path, content in images.items():
+        first = seen.setdefault(hashlib.sha256(content).digest(), path)
+        if first != path:
             raise ValueError(
-                f"{folder / name} holds the images of another file of the set; --download fetches"
-                " the whole set"
+                f"{path} holds the images of {first.name} again; --download fetches the whole set"
             )
+
+
+def _cifar(folder, train_files, test_file, key, classes):
+    paths = [folder / name for name in [*train_files, test_file]]
+    parts = [_read(path, lambda path: _cifar_file(path, key, classes)) for path in paths]
+    _check_repeated(dict(zip(paths, (images for images, _ in parts))))
     *train, test = parts
     return tuple(np.concatenate(p) for p in zip(*train)), test
 
 
 def _idx(path, shape):
     """An idx file of bytes, (n, *shape), at most 60,000; no more is read than its header says."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         start = file.read(4)
         if start != bytes([0, 0, 8, 1 + len(shape)]):
@@ -122,6 +162,8 @@ def _idx(path, shape):
         values = np.frombuffer(file.read(math.prod(sizes) + 1), np.uint8)
     if values.size != math.prod(sizes):
         raise ValueError(f"its header says {sizes}, it holds {values.size} values or more")
+    if not shape:
+        _check_labels(values.min(), values.max(), 10)
     return values.reshape(sizes)
 
 
@@ -135,8 +177,11 @@ def _idx_set(folder):
                 f"{paths[0]} holds {len(images)} images and {paths[1]} {len(labels)} labels;"
                 " --download fetches the whole set"
             )
+        _check_repeated(seen | {paths[0]: images})
+        seen[paths[0]] = images
         return images[:, None], labels
 
+    seen = {}
     return pair("train"), pair("t10k")
 
 
@@ -148,9 +193,8 @@ def idx_path(folder, name):
 def _jpeg(path):
     from matplotlib.image import imread  # here: only Tiny ImageNet needs it
 
-    with open(path, "rb") as file:
-        if file.read(2) != b"\xff\xd8":
-            raise ValueError("it is no JPEG file")
+    if not _bytes_of(path, 100_000).startswith(b"\xff\xd8"):  # the largest has 15,000
+        raise ValueError("it is no JPEG file")
     image = imread(path)
     image = np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1)  # some are grey
     if image.shape != (3, 64, 64) or image.dtype != np.uint8:
@@ -166,6 +210,8 @@ def _tiny_imagenet(folder, only=None):
         raise ValueError(
             f"{folder} lacks {len(lacking)} of the {len(only)} classes, {lacking[0]} among them"
         )
+    if len(set(wnids)) < len(wnids) or len(wnids) > 200:
+        raise ValueError(f"{folder / 'wnids.txt'} holds {len(wnids)} classes, some repeated or too many")
     number = {wnid: k for k, wnid in enumerate(sorted(only) if only else wnids)}
     for wnid in number:
         if not (folder / "train" / wnid / "images").is_dir():
@@ -179,8 +225,10 @@ def _tiny_imagenet(folder, only=None):
     ]
     table = folder / "val" / "val_annotations.txt"
     rows = [line.split("\t")[:2] for line in _read(table, Path.read_text).splitlines()]
-    if any(len(row) != 2 for row in rows):
-        raise ValueError(f"{table} is damaged (a line holds no name and class)")
+    if any(len(row) != 2 or row[1] not in wnids for row in rows):
+        raise ValueError(f"{table} is damaged (a line holds no name and class of the set)")
+    if len({name for name, _ in rows}) < len(rows):
+        raise ValueError(f"{table} is damaged (it names an image twice)")
     test = [
         (folder / "val" / "images" / name, number[wnid]) for name, wnid in rows if wnid in number
     ]
@@ -220,11 +268,11 @@ TINY_FOLDERS = ("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200")
 SETS = {
     "cifar10": (
         10, ("cifar-10-batches-py", "cifar10/cifar-10-batches-py"),
-        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch", b"labels"),
+        lambda d: _cifar(d, _CIFAR10_FILES, "test_batch", b"labels", 10),
     ),
     "cifar100": (
         100, ("cifar-100-python", "cifar100/cifar-100-python"),
-        lambda d: _cifar(d, ["train"], "test", b"fine_labels"),
+        lambda d: _cifar(d, ["train"], "test", b"fine_labels", 100),
     ),
     "mnist": (10, ("MNIST/raw", "mnist"), _idx_set),
     "fashion_mnist": (10, ("FashionMNIST/raw", "fashion_mnist"), _idx_set),

@@ -31,6 +31,7 @@ FACTOR_FLOATS = 2**22  # of the matrices that "signs" diagonalises at a time
 # of the comparison of one example with autograd: what is silently wrong is off by a percent or more
 TOLERANCE = {torch.float32: 0.02, torch.float64: 1e-6}
 PRECISIONS = tuple(TOLERANCE)
+TURNED = 128  # classes whose signs are turned into the eigenbasis: of more, the others' p are small
 _CHECKED = weakref.WeakKeyDictionary()  # model -> kinds of input for which it equalled autograd
 
 
@@ -53,8 +54,9 @@ def fisher_trace(
     labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
             "sampled"        one label y ~ p(y|x) per example: unbiased, one pass; useless once p is
                              confident: the rare label that carries the trace is almost never drawn
-            "signs"          random signs in a basis in which diag(p) - pp' is diagonal: unbiased,
-                             one pass, low variance (Hutchinson 1989), right at every logit gap
+            "signs"          B V r, random signs r, B B' = diag(p) - pp' and V the eigenvectors of
+                             B'B: unbiased, one pass, low variance (Hutchinson 1989), right at every
+                             gap between logits
             (n,) int tensor  these labels: the *empirical* Fisher, another quantity, which vanishes
                              when the labels are fitted
     masks       parameter name -> boolean mask; only kept (True) weights count
@@ -65,12 +67,12 @@ def fisher_trace(
                 in the cache
     ValueError: what the rules do not cover (see the module), BatchNorm or Dropout in training mode.
     """
-    if not torch.is_tensor(x) or not len(x):
-        raise ValueError(f"x must be a tensor of at least one example, got {_said(x)}")
+    _check_input(model, x)
     given = not isinstance(labels, str)
     if given:
         _check_labels(labels, x)
-    batch_size = _chunk(model, x) if batch_size is None else batch_size
+    if batch_size is None:
+        batch_size = 32 if method == "autograd" else _chunk(model, x)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     parts = [
@@ -91,7 +93,7 @@ def _chunk(model, x):
     if first is None or x.dim() < 3:
         return 1024
     size = first.out_channels * x[0, 0].numel() // (first.stride[0] * first.stride[1])
-    return min(max(CHUNK_FLOATS // size, 32), 1024)
+    return min(max(CHUNK_FLOATS // max(size, 1), 32), 1024)
 
 
 def by_weight_layer(per_layer, model):
@@ -115,13 +117,16 @@ def per_example_fisher(
         raise ValueError(f'method must be "rules" or "autograd", got {method!r}')
     if torch.is_inference_mode_enabled():
         raise ValueError("gradients are needed: leave torch.inference_mode()")
+    _check_input(model, x)
     if not isinstance(labels, str):
         _check_labels(labels, x)
     masks = masks or {}
     _check_model(model, x, masks)
     with torch.enable_grad():
         if method == "autograd":
-            logits, layers = _checked_logits(model(x), x), None
+            for name, module in model.named_modules():
+                check_layer(name, module, [])
+            logits, layers = _logits(model, x), None
         else:
             logits, layers = _forward(model, x)
         cotangents = _cotangents(logits.detach(), labels, generator)
@@ -138,6 +143,7 @@ def per_example_gradient_norms(model, x, y, masks=None):
     Exact. Only one batch's layer inputs and output gradients are alive at
     once. Errors as ``fisher_trace``.
     """
+    _check_input(model, x)
     _check_labels(y, x)
     return sum(per_example_fisher(model, x, y, masks).values())
 
@@ -152,7 +158,7 @@ def covariance_factor(p):
     order of p and s_k the sum of p_j over j > k: B_kk = sqrt(p_k s_k / s_{k-1}) and, for j > k,
     B_jk = -p_j sqrt(p_k / (s_{k-1} s_k)). No difference is formed, so it is right at every gap
     between logits. multiply: v (n, classes - 1) -> B v (n, classes); gram(rows): B'B of some
-    examples.
+    examples, of their 128 most probable classes.
     """
     p, order = p.sort(1)
     tail = p.flip(1).cumsum(1).flip(1)
@@ -164,9 +170,9 @@ def covariance_factor(p):
         return torch.empty_like(p).scatter(1, order, F.pad(diagonal * v, (0, 1)) - p * sums)
 
     def gram(rows):
-        c, d, squares = below[rows], diagonal[rows], p[rows].square()
-        later = squares.flip(1).cumsum(1).flip(1)[:, 1:]  # sum of p_j^2 over j > k
-        upper = (c[:, :, None] * (c * later - own[rows] * d)[:, None, :]).triu(1)
+        c, d, squares = below[rows, -TURNED:], diagonal[rows, -TURNED:], p[rows].square()
+        later = squares.flip(1).cumsum(1).flip(1)[:, 1:][:, -TURNED:]  # sum of p_j^2 over j > k
+        upper = (c[:, :, None] * (c * later - own[rows, -TURNED:] * d)[:, None, :]).triu(1)
         return upper + upper.transpose(1, 2) + torch.diag_embed(d.square() + c.square() * later)
 
     return multiply, gram
@@ -199,14 +205,19 @@ def _cotangents(logits, labels, generator):
             yield _scaled(multiply(v), logits.dtype)
         return
     signs = torch.randint(2, (n, classes - 1), device=p.device, generator=generator) * 2.0 - 1.0
-    rows = torch.arange(n, device=p.device).split(max(FACTOR_FLOATS // classes**2, 1))
-    turned = [torch.linalg.eigh(gram(part))[1] @ signs[part].to(p.dtype)[:, :, None] for part in rows]
-    yield _scaled(multiply(torch.cat(turned)[:, :, 0]), logits.dtype)
+    signs = signs.to(p.dtype)
+    chunk = max(FACTOR_FLOATS // min(classes, TURNED) ** 2, 1)
+    for rows in torch.arange(n, device=p.device).split(chunk):
+        basis = torch.linalg.eigh(gram(rows))[1]
+        signs[rows, -TURNED:] = (basis @ signs[rows, -TURNED:, None])[:, :, 0]
+    yield _scaled(multiply(signs), logits.dtype)
 
 
 def _scaled(b, dtype):
-    length = torch.linalg.vector_norm(b, dim=1, keepdim=True)
-    return (b / length.clamp(min=1e-300)).to(dtype), length[:, 0].square()
+    largest = b.abs().amax(1, keepdim=True)  # first: squares would underflow
+    direction = b / torch.where(largest > 0, largest, 1.0)
+    length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+    return (direction / length.clamp(min=1.0)).to(dtype), (largest * length)[:, 0].square()
 
 
 # ---- by rules
@@ -230,7 +241,7 @@ def _forward(model, x):
             if own:  # first of the hooks: it sees what the layer itself computed
                 keep = partial(_keep, layers, name, len(x))
                 handles.append(module.register_forward_hook(keep, prepend=True))
-        logits = _checked_logits(model(x), x)
+        logits = _logits(model, x)
     finally:
         for handle in handles:
             handle.remove()
@@ -325,10 +336,7 @@ def _squares_by_autograd(model, one, cotangents, masks):
 
 
 def _by_autograd(model, x, logits, cotangents, masks):
-    cotangents = list(cotangents)
-    for name, module in model.named_modules():
-        check_layer(name, module, [])
-    rows = []
+    cotangents, rows = list(cotangents), []
     for i in range(len(x)):
         own = [b[i : i + 1] for b, _ in cotangents]
         alone, squares = _squares_by_autograd(model, x[i : i + 1], own, masks)
@@ -348,6 +356,13 @@ def _by_autograd(model, x, logits, cotangents, masks):
 
 def _said(value):
     return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+
+
+def _check_input(model, x):
+    if not torch.is_tensor(x) or not x.dim() or not len(x):
+        raise ValueError(f"x must be a tensor of at least one example, got {_said(x)}")
+    if not any(True for _ in model.parameters()):
+        raise ValueError("the model has no parameters")
 
 
 def _check_labels(labels, x):
@@ -375,7 +390,14 @@ def _check_model(model, x, masks):
             )
 
 
-def _checked_logits(logits, x):
+def _logits(model, x):
+    before = torch.get_rng_state(), torch.cuda.get_rng_state(x.device) if x.is_cuda else None
+    logits = model(x)
+    drawn = not torch.equal(before[0], torch.get_rng_state())
+    if drawn or x.is_cuda and not torch.equal(before[1], torch.cuda.get_rng_state(x.device)):
+        raise ValueError("the model draws random numbers: call model.eval()")
+    if logits.dtype not in PRECISIONS:
+        raise ValueError(f"the logits are {logits.dtype}: use float32 or float64")
     if logits.dim() != 2 or len(logits) != len(x):
         raise ValueError(
             f"the model must return logits ({len(x)}, classes), got {tuple(logits.shape)}"
@@ -416,19 +438,22 @@ def _check_alone(alone, logits):
 
 
 def _compare_with_autograd(model, x, logits, cotangent, norms, masks):
-    """ValueError: for the first example a layer's rule gives another norm than plain autograd.
-    Once for each model and kind of input."""
+    """ValueError: for one example, that with the largest gradient, a layer's rule gives another
+    norm than plain autograd. Once for each model and kind of input of several examples."""
     kind = tuple(x.shape[1:]), x.dtype, tuple(module.training for module in model.modules())
     if x.device.type == "meta" or kind in _CHECKED.setdefault(model, set()):
         return
-    alone, [squares] = _squares_by_autograd(model, x[:1], [cotangent[:1]], masks)
-    _check_alone(alone[0], logits[0].detach())
-    total = sum(squares.values())
+    i = int(sum(norms.values()).argmax())
+    alone, [squares] = _squares_by_autograd(model, x[i : i + 1], [cotangent[i : i + 1]], masks)
+    _check_alone(alone[0], logits[i].detach())
+    total, tolerance = sum(squares.values()), TOLERANCE[logits.dtype]
     for name, value in squares.items():
-        if abs(norms.get(name, torch.zeros(1))[0].double() - value) > TOLERANCE[logits.dtype] * total:
+        ours = float(norms[name][i]) if torch.is_tensor(norms.get(name)) else 0.0
+        if not abs(ours - value) <= tolerance * (value + total / 20_000):
             raise ValueError(
-                f"layer {name!r}: its rule gives {float(norms[name][0]):.4g} for the first"
-                f" example's squared gradient, autograd {float(value):.4g}: is the batch not along"
-                ' axis 0, or are its weights used some other way? method="autograd" is exact'
+                f"layer {name!r}: its rule gives {ours:.4g} for one example's squared gradient,"
+                f" autograd {float(value):.4g}: is the batch not along axis 0, or are its weights"
+                ' used some other way? method="autograd" is exact'
             )
-    _CHECKED[model].add(kind)
+    if len(x) > 1:
+        _CHECKED[model].add(kind)

@@ -3,9 +3,9 @@ it is."""
 
 import hashlib
 import types
-from dataclasses import fields, is_dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +16,7 @@ def tensor_digest(*tensors):
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype} ".encode())
         if tensor.device.type != "meta":
-            values = tensor.detach().cpu().contiguous()
+            values = tensor.detach().cpu().contiguous().flatten()
             digest.update(values.view(torch.uint8).numpy() if values.numel() else b"")
     return digest.hexdigest()
 
@@ -26,32 +26,41 @@ def identity_of(value, closures):
     by module, qualified name and fixed arguments, objects by type and attributes.
 
     A function made inside another one is known by its name alone where ``closures`` is True.
-    ValueError where it is not: two of one name cannot be told apart.
+    ValueError where it is not, or of an object that does not show what it holds: two of one name
+    cannot be told apart.
     """
 
     def inner(one):
         return identity_of(one, closures)
 
-    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):
-        return repr(value)
+    if isinstance(value, (type(None), bool, int, float, str, bytes, range, torch.dtype)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, (np.ndarray, np.generic)):
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if torch.is_tensor(value):
-        return tensor_digest(value.reshape(-1) if value.dim() == 0 else value)
+        return tensor_digest(value)
     if isinstance(value, partial):
         return f"{inner(value.func)}({inner(value.args)}, {inner(value.keywords)})"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{inner(k)}: {inner(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(inner, value)) + "]"
-    if isinstance(value, types.MethodType):
-        return f"{inner(value.__self__)}.{value.__name__}"
-    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type)):
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(inner, value))) + "}"
+    if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
+        owner = getattr(value, "__self__", None)
+        own = "" if owner is None or isinstance(owner, types.ModuleType) else inner(owner)
+        return f"{own}.{getattr(value, '__module__', '')}.{value.__qualname__}"
+    if isinstance(value, (types.FunctionType, type)):
         name = f"{value.__module__}.{value.__qualname__}"
-        if not closures and ("<locals>" in name or "<lambda>" in name):
+        unnamed = "<locals>" in name or "<lambda>" in name or getattr(value, "__closure__", None)
+        if unnamed and not closures:
             raise ValueError(f"{name} has no name of its own")
-        return name
+        defaults = getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None)
+        return name + ("" if isinstance(value, type) else inner(defaults))
     kind = inner(type(value))
     if isinstance(value, nn.Module):
-        return f"{kind}{inner(value.state_dict())}"
-    if is_dataclass(value):
-        return f"{kind}{inner({f.name: getattr(value, f.name) for f in fields(value)})}"
-    return f"{kind}{inner(vars(value)) if hasattr(value, '__dict__') else ''}"
+        return f"{kind} {value!r} {inner(value.state_dict())}"
+    if not hasattr(value, "__dict__"):
+        raise ValueError(f"{kind} does not show what it holds")
+    return f"{kind}{inner(vars(value))}"

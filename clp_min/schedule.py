@@ -13,6 +13,7 @@ exactly the weights it would have reached alone.
 import copy
 import dis
 import hashlib
+import inspect
 import time
 import types
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import torch
 
 from clp_min.identity import identity_of, tensor_digest
 from clp_min.train import (
-    fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint, shrink_perturb,
+    apply_masks, fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint, shrink_perturb,
     state_from_dict, train_epoch,
 )
 
@@ -40,7 +41,8 @@ class Phase:
     batch_size     examples in a step
     subset         (m,) indices of the training examples in use (a boolean mask is refused)
     select         (model, x, y, n, generator, indices, step) -> n places in x: which of the ``pool``
-                   x, y, the data set's examples ``indices``, make this step's batch
+                   x, y, the data set's examples ``indices``, make this step's batch; it must not
+                   remember
     loss           (model, x, y) -> scalar          clip   largest gradient norm; math.inf for none
     augment        (x, generator) -> x; augment.none for none
     event          (setup, state): changes the state in place at the start of the phase
@@ -78,14 +80,25 @@ class Phase:
                 f"subset must be (m,) indices, got {tuple(subset.shape)} {subset.dtype}; of a mask:"
                 " mask.nonzero()[:, 0]"
             )
-        if isinstance(self.until, types.FunctionType) and any(
-            step.opname == "STORE_DEREF" and step.argval in self.until.__code__.co_freevars
-            for step in dis.get_instructions(self.until)
-        ):
+        if self.until is not None and not _own_memory(self.until):
             raise ValueError(
-                "until remembers in a variable outside it, which schedules would share: make it an"
-                " object with __call__"
+                "until may remember where schedules would share it: make it an object with"
+                " __call__ and attributes, or a function without lists or counters outside it"
             )
+
+
+def _own_memory(rule):
+    """Whether a stop rule remembers nothing, or in its own attributes alone."""
+    if not isinstance(rule, types.FunctionType):
+        methods = types.MethodType, types.BuiltinFunctionType, partial, type
+        return callable(rule) and hasattr(rule, "__dict__") and not isinstance(rule, methods)
+    outside = [*inspect.getclosurevars(rule).nonlocals.values(), *(rule.__defaults__ or ())]
+    outside += (rule.__kwdefaults__ or {}).values()
+    counts = any(
+        step.opname in ("STORE_DEREF", "STORE_GLOBAL") and step.argval not in rule.__code__.co_cellvars
+        for step in dis.get_instructions(rule)
+    )
+    return not counts and not any(isinstance(one, (list, dict, set, bytearray)) for one in outside)
 
 
 def restart_learning_rate(setup, state):
@@ -114,8 +127,10 @@ def _exponential(lr, decay, epoch):
 
 
 def redraw(setup, state):
-    """Event: a newly initialised net (its draw depends on the epoch) and a fresh optimizer."""
+    """Event: a newly initialised net (its draw depends on the epoch), under the state's masks if it
+    has some, and a fresh optimizer."""
     state.model = fresh_model(setup, state.seed, state.epoch, "redraw")
+    apply_masks(state.model, state.masks or {})
     restart_optimizer(setup, state)
 
 
@@ -128,6 +143,7 @@ def shrink_and_perturb(shrink, perturb):
 def _shrink_and_perturb(shrink, perturb, setup, state):
     fresh = fresh_model(setup, state.seed, state.epoch, "redraw")
     shrink_perturb(state.model, fresh, shrink, perturb)
+    apply_masks(state.model, state.masks or {})
     restart_optimizer(setup, state)
 
 
@@ -151,7 +167,8 @@ def _part(schedules, cursors):
             index, done = index + 1, 0
         if index < len(phases):
             event = id(phases[index].event) if done == 0 and phases[index].event else None
-            groups.setdefault((_settings(phases[index]), event), {})[name] = (index, done)
+            anew = phases[index].until is not None and done == 0  # its rule is made
+            groups.setdefault((_settings(phases[index]), event, anew), {})[name] = (index, done)
     return sorted(groups.values(), key=len, reverse=True)
 
 
@@ -198,11 +215,11 @@ def sweep(
     points since then are yielded again. One that belongs to another seed, other schedules, set-up
     or data is refused.
     key: text that stands for functions without a name of their own (lambdas, closures)
-    measured: () -> how much is on record; a checkpoint that is ahead of it is passed over
+    measured: () -> texts, what is on record; a checkpoint that knows more is passed over
     """
     _check_schedules(setup, schedules, at)
-    owner = _owner(setup, schedules, seed, key) if checkpoint else None
-    record = measured or int
+    owner = _owner(setup, schedules, seed, at, key) if checkpoint else None
+    record = measured or list
     stack = _waiting(setup, schedules, checkpoint, owner, record)
     if stack is None:
         stack = [(fresh_state(setup, seed), {name: (0, 0) for name in schedules})]
@@ -259,7 +276,7 @@ def _check_schedules(setup, schedules, at):
             raise ValueError(f"subset must hold indices in 0..{n - 1}, at least one")
 
 
-def _owner(setup, schedules, seed, key):
+def _owner(setup, schedules, seed, at, key):
     """What a checkpoint must agree in to be gone on with: name of the part -> digest."""
     settings = {f.name: getattr(setup, f.name) for f in fields(setup)}
     data = settings.pop("x"), settings.pop("y")
@@ -271,13 +288,18 @@ def _owner(setup, schedules, seed, key):
     except ValueError as error:
         raise ValueError(f"{error}: with a checkpoint, give sweep(…, key=) a text that does") from None
     parts |= {"seed": str(seed), "key": str(key), "data": tensor_digest(*data)}
+    parts["steps to be measured (at)"] = "" if at is None else str(sorted(at))
     return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}
 
 
 def _waiting(setup, schedules, checkpoint, owner, record):
     """The stack of (state, cursors) of a killed sweep; None if there is none."""
     saved = load_checkpoint(checkpoint, "cpu") if checkpoint else None
-    if saved is None or saved["measured"] > record():
+    if saved is None:
+        return None
+    if not isinstance(saved, dict) or set(saved) != {"owner", "measured", "stack"}:
+        raise ValueError(f"{checkpoint} is no checkpoint of a sweep: remove it, or give another file")
+    if not set(saved["measured"]) <= set(record()):
         return None
     other = [part for part, digest in owner.items() if saved["owner"].get(part) != digest]
     if other:

@@ -13,22 +13,21 @@ def magnitude_masks(model, sparsity, exclude=()):
     """Parameter name -> boolean mask (True = kept): of all N weights of Conv2d and Linear layers
     the round(sparsity N) smallest in absolute value are pruned, wherever they are.
 
-    exclude: names of parameters or modules that are left whole and not counted in N. Ties are cut
-    in the order of the parameters. ValueError: sparsity outside [0, 1), no such weights, a name in
-    ``exclude`` that is none.
+    exclude: names of parameters, or of modules with all that is in them, that are left whole and
+    not counted in N. Ties are cut in the order of the parameters. ValueError: sparsity outside
+    [0, 1), no such weights, a name in ``exclude`` that covers none.
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
-    unknown = set(exclude) - {name for name, _ in model.named_modules()}
-    unknown -= {name for name, _ in model.named_parameters()}
-    if unknown:
-        raise ValueError(f"exclude names no parameter or module of the model: {sorted(unknown)}")
-    weights = {
-        f"{name}.weight".lstrip("."): module.weight.detach()
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
-        and not {name, f"{name}.weight".lstrip(".")} & set(exclude)
-    }
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    kinds = {id(layer.weight) for layer in layers}
+    weights = {n: p.detach() for n, p in model.named_parameters() if id(p) in kinds}
+    for part in exclude:
+        covered = [name for name in weights if f"{name}.".startswith(f"{part}.")]
+        if not covered:
+            raise ValueError(f"exclude: {part!r} covers no weight of a Conv2d or Linear layer")
+        for name in covered:
+            del weights[name]
     if not weights:
         raise ValueError("the model has no weight of a Conv2d or Linear layer left to prune")
     sizes = torch.cat([weight.abs().flatten() for weight in weights.values()])

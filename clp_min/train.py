@@ -5,6 +5,7 @@ import hashlib
 import io
 import math
 import os
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -100,19 +101,38 @@ class State:
 
     def fork(self):
         """An independent copy: weights, buffers, optimizer, and what a stop rule remembers."""
-        own = {"model": self.model, "optimizer": self.optimizer, "rule": self.rule}
+        own = {k: getattr(self, k) for k in ("model", "optimizer", "masks", "rule")}
         return replace(self, **copy.deepcopy(own))
 
     def to_dict(self):
-        """All of it but the phase, in tensors, numbers and strings."""
-        memory = vars(self.rule) if hasattr(self.rule, "__dict__") else {}
+        """All of it but the phase, in tensors, numbers and strings. ValueError: a stop rule
+        remembers something else."""
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "rule": copy.deepcopy(memory), **{name: getattr(self, name) for name in SAVED},
+            "kind": [repr(self.model), type(self.optimizer).__name__], "frozen": frozen,
+            "rule": {k: _saved(v, k) for k, v in getattr(self.rule, "__dict__", {}).items()},
+            **{name: getattr(self, name) for name in SAVED},
         }
 
 
 SAVED = ("seed", "epoch", "step", "scored", "lr_start", "loss", "event", "masks")
+
+
+def _saved(value, name):
+    """A stop rule's attribute as a checkpoint can hold it."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_saved(one, name) for one in value)
+    if isinstance(value, dict):
+        return {key: _saved(one, name) for key, one in value.items()}
+    if value is None or torch.is_tensor(value) or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, float):  # NumPy's
+        return float(value)
+    raise ValueError(
+        f"the stop rule's {name!r} is a {type(value).__name__}, which no checkpoint can hold: keep"
+        " numbers, strings, tensors, lists"
+    )
 
 
 def fresh_model(setup, *key):
@@ -131,15 +151,16 @@ def fresh_optimizer(setup, model):
     """The set-up's optimizer without any memory.
 
     Each parameter group notes its rate and its weight decay as shares of the set-up's, which
-    phases scale (None: it decays where the set-up does not, and goes on so).
+    phases scale (None: a decay that does not follow the set-up's, and stays as it is).
     """
-    lr = setup.lr if isinstance(setup.lr, (int, float)) else setup.lr(0)
-    base = lr or 1.0  # a warm-up from 0 would hide the shares
-    optimizer = setup.optimizer(model.parameters(), lr=base, weight_decay=setup.weight_decay)
-    for group in optimizer.param_groups:
+    lr = float(setup.lr(0) if callable(setup.lr) else setup.lr)
+    base, given = lr or 1.0, setup.weight_decay  # a warm-up from 0 would hide the shares
+    optimizer = setup.optimizer(model.parameters(), lr=base, weight_decay=given)
+    probe = setup.optimizer(model.parameters(), lr=base, weight_decay=2 * given + 1)
+    for group, other in zip(optimizer.param_groups, probe.param_groups):
         group["share"], group["lr"] = group["lr"] / base, group["lr"] / base * lr
-        own, given = group.get("weight_decay", 0.0), setup.weight_decay
-        group["decay_share"] = own / given if given else None if own else 1.0
+        own, probed = (one.get("weight_decay", 0.0) for one in (group, other))
+        group["decay_share"] = None if own == probed else probed / (2 * given + 1)
     return optimizer
 
 
@@ -150,10 +171,18 @@ def fresh_state(setup, seed):
 
 
 def state_from_dict(setup, saved):
-    """The state that ``State.to_dict`` described."""
+    """The state that ``State.to_dict`` described. ValueError: an event had made another net or
+    optimizer of it than the set-up makes."""
     state = fresh_state(setup, saved["seed"])
+    if saved["kind"] != [repr(state.model), type(state.optimizer).__name__]:
+        raise ValueError(
+            "an event changed the kind of net or optimizer: such a run cannot be gone on with;"
+            " remove its checkpoint"
+        )
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
+    for name, parameter in state.model.named_parameters():
+        parameter.requires_grad_(name not in saved["frozen"])
     for name in SAVED:
         setattr(state, name, saved[name])
     if state.masks is not None:
@@ -248,11 +277,12 @@ def train_epoch(setup, phase, state):
 
 def _set_rates(state, lr, weight_decay):
     """The phase's rate and decay, for each parameter group as its own share asks."""
-    rate = lr if isinstance(lr, (int, float)) else lr(state.epoch - state.lr_start)
+    rate = lr(state.epoch - state.lr_start) if callable(lr) else lr
     for group in state.optimizer.param_groups:
-        group["lr"] = rate * group["share"]
-        if group["decay_share"] is not None:
-            group["weight_decay"] = weight_decay * group["decay_share"]
+        group["lr"] = float(rate) * group.get("share", 1.0)  # an event's optimizer has none
+        share = group.get("decay_share", 1.0)
+        if share is not None:
+            group["weight_decay"] = float(weight_decay) * share
 
 
 def training_step(
@@ -263,7 +293,7 @@ def training_step(
     waits for the device).
 
     masks: parameter name -> boolean mask; a pruned weight (False) has no gradient, which does not
-    count for ``clip`` either, stays 0, and its momentum too.
+    count for ``clip`` either, stays 0, and its momentum too if it was.
     """
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -348,14 +378,19 @@ def batch_statistics(model, x):
     """
     own = copy.deepcopy(model).eval()
 
-    def estimate(module, inputs):
-        places = [0, *range(2, inputs[0].dim())]
-        variance, mean = torch.var_mean(inputs[0], places, correction=0)
+    def estimate(module, inputs, named):
+        if module in seen:
+            raise ValueError("a BatchNorm is used twice: it has no one set of statistics")
+        seen.append(module)
+        a = inputs[0] if inputs else named["input"]
+        variance, mean = torch.var_mean(a, [0, *range(2, a.dim())], correction=0)
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
 
-    norms = [m for m in own.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    handles = [module.register_forward_pre_hook(estimate) for module in norms]
+    norms, seen = [m for m in own.modules() if getattr(m, "running_mean", None) is not None], []
+    if not all(isinstance(module, _BatchNorm) for module in norms):
+        raise ValueError("InstanceNorm with running statistics has none of a batch")
+    handles = [m.register_forward_pre_hook(estimate, with_kwargs=True) for m in norms]
     own(x)
     for handle in handles:
         handle.remove()
@@ -391,5 +426,10 @@ def load_checkpoint(path, map_location=None):
             content, start = candidate.read_bytes(), len(MARK) + 32
             body = memoryview(content)[start:]
             if content[:start] == MARK + hashlib.sha256(body).digest():
-                return torch.load(io.BytesIO(body), map_location=map_location, weights_only=True)
+                try:
+                    return torch.load(io.BytesIO(body), map_location, weights_only=True)
+                except pickle.UnpicklingError:
+                    raise ValueError(
+                        f"{candidate} holds more than tensors, numbers, strings: remove it"
+                    ) from None
     return None

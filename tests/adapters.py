@@ -41,12 +41,16 @@ PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfu
 
 def install(path):
     """Put the functions of the file at ``path`` in place of ours -> their names. ValueError: it
-    defines none of the names here."""
+    does not import, or defines none of the names here."""
     spec = importlib.util.spec_from_file_location("student", Path(path).resolve())
     if spec is None or not Path(path).exists():
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not import: {type(error).__name__}: {said}") from None
     names = [
         name
         for name in PUBLIC

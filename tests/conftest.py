@@ -1,4 +1,4 @@
-"""``--student`` and the claims ledger."""
+"""``--student`` (the option itself is in the root's conftest.py) and the claims ledger."""
 
 import pytest
 import torch
@@ -9,15 +9,8 @@ torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 LEDGER = []
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--student", metavar="FILE",
-        help="test the functions that FILE defines instead of ours (see tests/adapters.py)",
-    )
-
-
 def pytest_configure(config):
-    path = config.getoption("--student")
+    path = config.getoption("--student", None)
     try:
         config.student_names = adapters.install(path) if path else None
     except ValueError as error:

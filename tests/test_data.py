@@ -4,6 +4,7 @@ address; the synthetic sets."""
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -207,7 +208,10 @@ FORGED = {  # pickles that ask for more than arrays of bytes: memory, pointers, 
     "code": b"cos\nsystem\n(S'echo this must not run'\ntR.",
     "getattr": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nS'tofile'\ntR.",
     "another class of numpy": b"cnumpy\nmemmap\n(S'x'\ntR.", "nothing": b"N.", "a list": b"].",
-    "deep nesting": b"(" * 50_000, "a dictionary of itself": b"}q\x00S'data'\nh\x00s.",
+    "deep nesting": b"(" * 50_000, "a deep key": b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"Nu.",
+    "a byte array": b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b".",
+    "many sets": b"\x80\x04" + b"\x8f" * 2_000_000, "many dictionaries": b"}" * 2_000_000,
+    "a long number": b"\x80\x02\x8b" + struct.pack("<I", 2**30) + b".", "a dictionary of itself": b"}q\x00S'data'\nh\x00s.",
 }
 
 
@@ -260,7 +264,7 @@ def test_load__labels_outside_the_classes_are_refused(label, tmp_path):
     make_cifar10(tmp_path / "cifar-10-batches-py")
     content = {b"data": RNG.integers(0, 256, (7, 3072), np.uint8), b"labels": [0] * 6 + [label]}
     write_pickle(tmp_path / "cifar-10-batches-py" / "test_batch", content)
-    with pytest.raises(ValueError, match="cifar10, test set: labels must lie in 0..9"):
+    with pytest.raises(ValueError, match="test_batch is truncated or damaged .labels must lie in 0..9"):
         load("cifar10", tmp_path)
 
 
@@ -271,7 +275,7 @@ def test_load__a_repeated_or_missing_file_is_named_and_mended_by_download(local_
     second = (folder / "data_batch_2").read_bytes()
     for spoil, message in (
         (lambda: (folder / "data_batch_2").write_bytes((folder / "data_batch_1").read_bytes()),
-         "data_batch_1 holds the images of another file"),
+         "data_batch_2 holds the images of data_batch_1 again"),
         (lambda: (folder / "data_batch_3").unlink(), "data_batch_3 is missing; --download"),
         (lambda: (folder / "test_batch").unlink(), "test_batch is missing; --download"),
     ):
@@ -287,6 +291,25 @@ def test_load__a_repeated_or_missing_file_is_named_and_mended_by_download(local_
         load("mnist", root)
     assert load("mnist", root, download=True).train[0].shape == (30, 1, 28, 28)
     assert (root / "MNIST" / "raw.before" / "t10k-labels-idx1-ubyte.gz").exists()  # nothing lost
+
+
+def test_load__what_is_no_plain_file_or_stands_twice_is_refused(tmp_path):
+    make_cifar10(tmp_path / "cifar-10-batches-py")
+    target = tmp_path / "cifar-10-batches-py" / "data_batch_4"
+    target.unlink()
+    os.mkfifo(target)  # would block for ever
+    with pytest.raises(ValueError, match="data_batch_4.*it is no file"):
+        load("cifar10", tmp_path)
+    target.unlink()
+    target.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="data_batch_4.*it is no file"):
+        load("cifar10", tmp_path)
+    make_mnist(tmp_path / "mnist")
+    for kind in ("images-idx3", "labels-idx1"):
+        content = (tmp_path / f"mnist/train-{kind}-ubyte").read_bytes()
+        (tmp_path / f"mnist/t10k-{kind}-ubyte").write_bytes(content)
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte holds the images of train-images"):
+        load("mnist", tmp_path)
 
 
 def test_missing__what_is_cut_is_said():
@@ -355,9 +378,11 @@ class Evil:
 
 def test_load__pickle_that_runs_code_is_refused(tmp_path, capsys):
     make_cifar10(tmp_path / "cifar-10-batches-py")
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="print"):
-        load("cifar10", tmp_path)
+    for protocol, message in ((2, "print"), (4, "FRAME is no part"), (0, "is no part")):
+        content = pickle.dumps(Evil(), protocol)
+        (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load("cifar10", tmp_path)
     assert "must not run" not in capsys.readouterr().out
 
 

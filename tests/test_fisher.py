@@ -190,7 +190,8 @@ def test_fisher_trace__a_thousand_classes_in_bounded_memory():
     assert max(largest) <= 2**22
     p = torch.softmax(model(x), 1).detach().double()
     exact = (1 - p.square().sum(1)) * (x.double().square().sum(1) + 1)
-    assert_close(trace.per_example, exact, 1e-5)
+    assert_mean((trace.per_example / exact).numpy(), 1.0)
+    assert ((trace.per_example / exact - 1).abs() < 0.2).all()  # of 1,000 classes 128 are turned
 
 
 def test_fisher_trace__signs_vary_less_than_labels_when_confident():
@@ -211,7 +212,7 @@ def test_fisher_trace__signs_vary_less_than_labels_when_confident():
 
 def test_fisher_trace__signs_vary_less_than_along_the_columns_alone():
     """The eigenvectors of B'B are what makes the variance low: none where J J' is a multiple of the
-    identity, as here; the same signs along the columns of B itself vary by half of the trace."""
+    identity, as here; the same signs along the columns of B itself vary by 4 %."""
     logits = torch.tensor([[3.0, 3.0, 0, -1, -2, -2, -3, -4, -4, -5]], dtype=torch.float64)
     model = nn.Linear(10, 10, bias=False).double()
     with torch.no_grad():
@@ -226,7 +227,7 @@ def test_fisher_trace__signs_vary_less_than_along_the_columns_alone():
     exact = float(columns.square().sum() * 10)
     assert_mean(plain.numpy(), exact)
     assert_close(signs, [exact] * 4000, 1e-8)
-    assert plain.std() > 0.3 * exact
+    assert plain.std() > 0.03 * exact
 
 
 def test_fisher_trace__float32_of_each_example_at_confident_outputs():
@@ -430,10 +431,10 @@ def batch_norm_3d(net, x):
 @pytest.mark.parametrize(
     "forward, more, message",
     [
-        (lambda n, x: n.o(F.dropout(n.a(x), 0.5)), {}, "alone"),
+        (lambda n, x: n.o(F.dropout(n.a(x), 0.1)), {}, "draws random"),
         (lambda n, x: n.o(F.batch_norm(n.a(x)[:, :, None], None, None, training=True)[:, :, 0]), {},
          "alone|single example"),
-        (lambda n, x: n.o(n.r(n.a(x))), {"r": nn.RReLU()}, "alone"),
+        (lambda n, x: n.o(n.r(n.a(x))), {"r": nn.RReLU()}, "draws random"),
         (batch_norm_3d, {"n": nn.BatchNorm3d(6, affine=False)}, "'n' uses batch statistics"),
         (lambda n, x: n.o(n.i(n.a(x))), {"i": nn.BatchNorm1d(6, track_running_stats=False)},
          "'i' uses batch statistics"),
@@ -444,6 +445,42 @@ def test_fisher_trace__refuses_batch_statistics_and_draws(forward, more, message
     model = Net(forward, **more).double().train()
     with pytest.raises(ValueError, match=message):
         fisher_trace(model, torch.randn(4, 5, dtype=torch.float64), method=method)
+
+
+def test_fisher_trace__batch_statistics_are_refused_after_a_single_example_too():
+    """One example shows nothing, and does not count as the comparison."""
+    net = Net(lambda n, x: n.o(n.a(x) - n.a(x).mean(0) if len(x) > 1 else n.a(x)) * 1.0)
+    centred = Net(lambda n, x: n.o(torch.tanh(h := n.a(x)) - (h.mean(0) if len(x) > 1 else 0.0)))
+    x = torch.randn(4, 5, dtype=torch.float64)
+    for model, message in ((net, "used twice|twice"), (centred, "alone")):
+        model = model.double()
+        fisher_trace(model, x[:1])
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                fisher_trace(model, x)
+
+
+def test_fisher_trace__each_layer_is_compared_on_its_own_scale():
+    """A small layer that is used once more by function, frozen so that the graph does not show it,
+    beside a head of a hundred times its gradient."""
+    net = Net(lambda n, x: 0.05 * twice_by_function(n, x) + 5 * n.h(x), o=5, h=nn.Linear(5, 3))
+    net.a.weight.requires_grad_(False)
+    for model, x in ((net, torch.randn(4, 5)), (copy.deepcopy(net).double(), torch.randn(4, 5).double())):
+        with pytest.raises(ValueError, match="layer 'a'"):
+            fisher_trace(model, x)
+
+
+def test_fisher_trace__given_labels_at_every_gap_in_float32():
+    model, x = nn.Linear(4, 3), torch.ones(2, 4)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    for gap in (0, 100, 300, 380, 500, 640, 1000):
+        with torch.no_grad():
+            model.bias[0] = gap
+        found = fisher_trace(model, x, torch.zeros(2).long()).total
+        p = 2 * math.exp(-gap) / (1 + 2 * math.exp(-gap))  # of the two others
+        assert_close(found, 5 * (p**2 + p**2 / 2), 1e-5, 1e-300)
 
 
 def test_fisher_trace__a_hook_that_changes_the_output_is_part_of_the_net():

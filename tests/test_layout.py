@@ -32,7 +32,7 @@ def test_layout__theory_and_package_do_not_know_each_other():
         assert {name.split(".")[0] for name in imports(path)} <= {"numpy", "math", "theory"}, path
     standard = {
         "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip", "hashlib",
-        "http", "io", "struct", "types", "weakref",
+        "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
         "json", "math", "os", "pathlib", "pickle", "shutil", "tarfile", "tempfile", "textwrap",
         "time", "urllib", "zipfile", "zlib",
     }

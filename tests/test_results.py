@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from test_layout import panels_of, scripts
 
-from clp_min.study.panel import Panel
+from clp_min.study.panel import Panel, standard_seeds
 from clp_min.study.plot import figures
 
 RESULTS = Path(__file__).parent.parent / "examples" / "results"
 FILES = sorted(path for path in RESULTS.rglob("*.json"))
 VERDICTS = {
-    "reproduced", "not reproduced", "reversed", "holds", "holds as corrected", "fails as printed"
+    "reproduced", "not reproduced", "reversed", "undecided", "holds", "holds as corrected",
+    "fails as printed",
 }
 
 
@@ -29,15 +30,20 @@ def row(path):
 def test_results__complete_and_earned(result, path):
     n, effect, panel = len(result["seeds"]), result["headline"], Panel.from_dict(result)
     assert result["panel"] == path.stem
-    assert result["verdict"] in VERDICTS and n >= 3 and result["seeds"] == list(range(n))
+    assert result["verdict"] in VERDICTS and result["seeds"] == standard_seeds(n)
+    assert n >= (3 if panel.statement else 5 if len(panel.effects) <= 2 else 8)
     assert set(effect) == {"mean", "standard_error", "n", "unit"} and math.isfinite(effect["mean"])
     assert panel.verdict == result["verdict"]  # computed again from the effects
     for figure in figures(panel):
         assert path.with_suffix(f".{figure}.png" if figure else ".png").exists()
-    if not panel.earlier:
-        source = (path.parent / result["source"]).read_text()
-        assert f"def {result['panel']}(study)" in source
-        assert (RESULTS.parent / result["script"]).exists()
+    for key, value in panel.details().items():  # half and double the bounds, the n that decides
+        assert result[key] == value
+    source = (path.parent / result["source"]).read_text()
+    assert f"def {result['panel']}(study)" in source
+    assert (RESULTS.parent / result["script"]).exists()
+    # what was measured on a part of a published set says so in its folder's name
+    cut = any(size.get("cut") for size in result["data_sizes"].values())
+    assert cut == ("cut" in path.parent.name) and all(s["digest"] for s in result["data_sizes"].values())
     if panel.effects:
         assert effect["n"] == n and all(e.n == n for e in panel.effects)
         assert all(len(one["values"]) in (1, n) for one in result["series"])

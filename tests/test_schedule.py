@@ -16,7 +16,8 @@ from clp_min.schedule import (
     Phase, redraw, restart_learning_rate, restart_optimizer, shrink_and_perturb,
 )
 from clp_min.schedule import exponential, new_training_run, phase_at
-from clp_min.train import Setup
+from clp_min.sparsity import prune
+from clp_min.train import Setup, save_checkpoint
 
 from adapters import branches, distinct_epochs, evaluate, sweep
 
@@ -175,10 +176,15 @@ def test_sweep__at_yields_the_named_steps():
 def test_sweep__until_ends_a_phase_and_is_asked_once_per_epoch():
     asked = []
 
-    def rule(state):
-        asked.append(state.epoch)
-        return state.epoch == 3
+    class Rule:
+        def __init__(self):
+            self.count = 0
 
+        def __call__(self, state):
+            asked.append(state.epoch)
+            return state.epoch == 3
+
+    rule = Rule()
     epochs = [epoch for epoch, _, _ in sweep(setup(), {"run": [Phase(9, until=rule), Phase(2)]}, 0)]
     assert epochs == [0, 1, 2, 3, 4, 5] and asked == [1, 2, 3]
 
@@ -335,14 +341,130 @@ def test_sweep__a_checkpoint_of_other_data_set_up_or_seed_is_refused(tmp_path):
 
 def test_sweep__a_checkpoint_ahead_of_the_record_is_passed_over(tmp_path):
     path, plan, recorded = tmp_path / "run.pt", {"run": [Phase(3)]}, []
-    settings = dict(checkpoint=path, save_every=0.0, measured=lambda: len(recorded))
+    settings = dict(checkpoint=path, save_every=0.0, measured=lambda: recorded)
     for epoch, *_ in sweep(setup(lr=0.05), plan, 0, **settings):
         recorded.append(epoch)
         if epoch == 2:
             break
+    recorded.append(5)
     assert [e for e, *_ in sweep(setup(lr=0.05), plan, 0, **settings)] == [2, 3]
-    recorded.pop()  # a line of the record is lost: from the start
+    recorded.remove(0)  # a line of the record is lost: from the start
     assert [e for e, *_ in sweep(setup(lr=0.05), plan, 0, **settings)] == [0, 1, 2, 3]
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, epoch):
+        return self.rate
+
+
+def constant(rate=0.1):
+    return lambda epoch: rate
+
+
+def scaled(factor, model, x, y):
+    return float(factor) * nn.functional.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (dict(lr=[0.1, 0.1].__getitem__), dict(lr=[0.1, 0.2].__getitem__)),
+        (dict(lr={0: 0.1, 1: 0.1}.get), dict(lr={0: 0.1, 1: 0.3}.get)),
+        (dict(lr=Slotted(0.1)), dict(lr=Slotted(0.2))), (dict(lr=constant()), dict(lr=constant(0.2))),
+        (dict(clip=np.float32(0.01)), dict(clip=np.float32(9))),
+        (dict(loss=partial(scaled, np.array(1.0))), dict(loss=partial(scaled, np.array(2.0)))),
+        (dict(loss=partial(scaled, 1)), dict(loss=partial(scaled, True))),
+    ],
+)
+def test_sweep__owners_that_look_alike_are_told_apart_or_need_a_key(one, other, tmp_path):
+    path = tmp_path / "run.pt"
+
+    def begin(settings):
+        return next(sweep(setup(**{"lr": 0.1} | settings), {"a": [Phase(2)]}, 0, checkpoint=path))
+
+    with pytest.raises(ValueError, match="key=|belongs to other set-up"):
+        made = sweep(setup(**{"lr": 0.1} | one), {"a": [Phase(2)]}, 0, checkpoint=path, save_every=0.0)
+        for epoch, *_ in made:
+            if epoch == 2:
+                break
+        begin(other)
+
+
+def test_sweep__steps_to_measure_are_part_of_the_owner(tmp_path):
+    path, plan, made = tmp_path / "run.pt", {"a": [Phase(5)]}, setup(lr=0.1)
+    for _ in sweep(made, plan, 0, at={12}, checkpoint=path, save_every=0.0):
+        pass
+    with pytest.raises(ValueError, match="other steps to be measured"):
+        next(sweep(made, plan, 0, at={7, 12}, checkpoint=path))
+
+
+@pytest.mark.parametrize("content", [{"version": 0}, [1, 2], {"owner": [], "measured": []}, None, 5])
+def test_sweep__a_whole_checkpoint_of_something_else_is_one_line(content, tmp_path):
+    save_checkpoint(tmp_path / "x", content)
+    if content is None:
+        return
+    with pytest.raises(ValueError, match="is no checkpoint of a sweep: remove it"):
+        next(sweep(setup(lr=0.1), {"a": [Phase(1)]}, 0, checkpoint=tmp_path / "x"))
+
+
+def freeze(setup, state):
+    for parameter in state.model[0].parameters():
+        parameter.requires_grad_(False)
+
+
+def slower_statistics(setup, state):
+    state.model[1].momentum = 0.01
+
+
+def other_head(setup, state):
+    state.model[-1] = nn.Linear(6 * 64, 10, bias=False)
+    restart_optimizer(setup, state)
+
+
+def to_adam(setup, state):
+    state.optimizer = torch.optim.Adam(state.model.parameters(), lr=0.01)
+
+
+def test_sweep__what_an_event_did_survives_a_kill_or_is_refused(tmp_path):
+    for event, refused in (
+        (freeze, False), (slower_statistics, True), (other_head, True), (to_adam, True),
+    ):
+        plan, path = {"run": [Phase(1), Phase(3, event=event)]}, tmp_path / f"{event.__name__}.pt"
+        whole = final_states(plan)["run"] if event is not to_adam else None
+        for epoch, *_ in sweep(setup(), plan, 1, checkpoint=path, save_every=0.0, key="t"):
+            if epoch == 3:
+                break
+        if refused:
+            with pytest.raises(ValueError, match="an event changed the kind"):
+                next(sweep(setup(), plan, 1, checkpoint=path, key="t"))
+        else:
+            *_, (_, state, _) = sweep(setup(), plan, 1, checkpoint=path, key="t")
+            assert same(everything(state), whole)
+
+
+def tighter(setup, state):
+    next(iter(state.masks.values()))[:] = False
+
+
+def test_sweep__masks_are_each_schedules_own_and_hold_in_a_redrawn_net():
+    pruning = prune(0.5)
+    plan = {
+        "a": [Phase(1, event=pruning), Phase(2)],
+        "b": [Phase(1, event=pruning), Phase(2, event=tighter)],
+        "redrawn": [Phase(1, event=pruning), Phase(2, event=redraw)],
+        "shrunk": [Phase(1, event=pruning), Phase(2, event=shrink_and_perturb(0.5, 0.5))],
+    }
+    together = final_states(plan)
+    assert same(together["a"], final_states({"a": plan["a"]})["a"])
+    for name in ("redrawn", "shrunk"):
+        for _, state, _ in sweep(setup(), {name: plan[name]}, 1):
+            for parameter, mask in (state.masks or {}).items():
+                assert (dict(state.model.named_parameters())[parameter][~mask] == 0).all()
 
 
 def test_sweep__every_epoch_draws_anew():
@@ -412,6 +534,8 @@ def test_sweep__a_stop_rule_that_remembers_is_each_schedules_own(tmp_path):
         "a": [Phase(9, until=rule), Phase(1, FLIP)], "b": [Phase(9, noise_images, until=rule)],
         "c": [Phase(1), Phase(9, until=rule)], "short": [Phase(2, until=rule)],
     }
+    schedules["parts"] = [Phase(2, until=rule), Phase(4, until=rule)]
+    schedules["whole"] = [Phase(6, until=rule)]
     alone = {name: final_states({name: plan})[name] for name, plan in schedules.items()}
     together = final_states(schedules)
     assert all(same(alone[name], together[name]) for name in schedules)
@@ -432,8 +556,19 @@ def test_sweep__a_stop_rule_that_remembers_is_each_schedules_own(tmp_path):
         left -= 1
         return left == 0
 
-    with pytest.raises(ValueError, match="object with __call__"):
-        Phase(3, until=counting)
+    seen = []
+    for shared in (
+        counting, lambda state: seen.append(1), lambda state, seen=[]: len(seen) > 2,  # noqa: B006
+        Patience(1.0).__call__, partial(Patience.__call__, rule),
+    ):
+        with pytest.raises(ValueError, match="object with"):
+            Phase(3, until=shared)
+    bar = 0.5
+    Phase(3, until=lambda state: state.loss < bar)  # remembers nothing
+    # what no checkpoint can hold is said when it is to be saved
+    rule.seen = {1, 2}
+    with pytest.raises(ValueError, match="'seen' is a set"):
+        [*sweep(setup(), {"a": [Phase(2, until=rule)]}, 0, checkpoint=tmp_path / "x", save_every=0.0, key="")]
 
 
 def test_sweep__parameter_groups_keep_their_shares():
@@ -459,6 +594,19 @@ def test_sweep__parameter_groups_keep_their_shares():
     ]
     for found, (lr, decay) in zip(seen, expected):
         assert np.allclose(found, [(lr, decay), (lr, 2 * decay), (lr / 10, 0.0)])
+
+
+def test_sweep__groups_without_decay_stay_so_where_the_set_up_has_none():
+    def groups(parameters, lr, weight_decay):
+        first, *others = parameters
+        return torch.optim.SGD(
+            [{"params": [first], "weight_decay": 0.0}, {"params": others}], lr=lr,
+            weight_decay=weight_decay,
+        )
+
+    plan = {"a": [Phase(1), Phase(1, weight_decay=np.float64(0.2))]}
+    *_, (_, state, _) = sweep(setup(optimizer=groups), plan, 0)
+    assert [g["weight_decay"] for g in state.optimizer.param_groups] == [0.0, 0.2]
 
 
 def test_sweep__batch_size_of_a_phase():

@@ -207,6 +207,21 @@ def test_batch_statistics__computes_what_training_mode_does():
         assert_close(torch.cat([measured(one[None]) for one in x]), expected, EXACT)
 
 
+def test_batch_statistics__refuses_what_has_no_one_set_of_them():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.norm(torch.relu(self.norm(input=x)))
+
+    with pytest.raises(ValueError, match="used twice"):
+        batch_statistics(Twice(), torch.randn(5, 3))
+    with pytest.raises(ValueError, match="InstanceNorm"):
+        batch_statistics(torch.nn.InstanceNorm1d(3, track_running_stats=True), torch.randn(5, 3, 4))
+
+
 OPTIMIZERS = {
     "momentum": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam,
     "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True), "adamw": torch.optim.AdamW,
@@ -278,8 +293,15 @@ def test_magnitude_masks__prune_the_smallest_exactly_and_globally():
     for bad in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="sparsity"):
             magnitude_masks(model, bad)
-    with pytest.raises(ValueError, match="exclude"):
-        magnitude_masks(model, 0.5, ["nothing"])
+    net = models.resnet((3, 8, 8), 4, widths=(4, 6))  # a container's name covers all that is in it
+    inside = [n for n, p in net.named_parameters() if p.dim() > 1 and n.startswith("3.")]
+    assert inside and not set(inside) & set(magnitude_masks(net, 0.5, ["3"]))
+    tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    assert list(magnitude_masks(tied, 0.5)) == ["0.weight"]
+    for unknown in ("nothing", "1", "0.bias"):
+        with pytest.raises(ValueError, match="exclude.*covers no weight"):
+            magnitude_masks(model, 0.5, [unknown])
     with pytest.raises(ValueError, match="no weight"):
         magnitude_masks(torch.nn.LayerNorm(3), 0.5)
 

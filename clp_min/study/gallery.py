@@ -24,7 +24,7 @@ PAPERS = {  # prefix of a panel -> the work
     "phases": "*Understanding and leveraging the learning phases of neural networks*",
     "": "closed forms: SGD, softmax, binning, deep linear networks",
 }
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "reversed": "⇄"}  # in the table of verdicts
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "reversed": "⇄", "undecided": "?"}  # in the table of verdicts
 
 
 def read(folder):
@@ -90,10 +90,9 @@ def figure_table(results, folder):
         figure = path.with_suffix(".png").relative_to(folder)
         more = sorted(p.relative_to(folder) for p in path.parent.glob(f"{path.stem}.*.png"))
         links = "".join(f" [{p.name.split('.')[1]}]({p})" for p in more)
-        rule = "" if "effects" in result else " (earlier rule)"
         name = f'<a name="{anchor(path, folder)}"></a>{result["panel"]}'
         words, script = plain(result["finding"]), result.get("script", "")
-        text = f"**{result['verdict']}**{rule}: *{plain(result['claim'])}.* {words}"
+        text = f"**{result['verdict']}**{beside(result)}: *{plain(result['claim'])}.* {words}"
         link = f"[{script}](../{script})" if script else ""
         cells = [
             f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,
@@ -101,6 +100,15 @@ def figure_table(results, folder):
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def beside(result):
+    """What would change the word: other bounds, more seeds."""
+    said = [f"{result[k]} with {k} the bounds" for k in ("half", "double")
+            if result.get(k, result["verdict"]) != result["verdict"]]
+    if result.get("seeds_to_decide"):
+        said.append(f"n = {result['seeds_to_decide']} would decide")
+    return f" ({'; '.join(said)})" * bool(said)
 
 
 def index_table(results, folder):
@@ -123,6 +131,8 @@ def paper_table(results):
             counts = ", ".join(f"{count} {word}" for word, count in words)
             panels = len({result["panel"] for result in own})
             lines.append(f"| {title} | {panels} | {counts} |")
+    effects = sum(len(result.get("effects", ())) for result, _ in results if result["verdict"])
+    lines.append(f"\n{effects} effects in all: about {0.01 * effects:.1f} wrong words by chance.")
     return "\n".join(lines)
 
 

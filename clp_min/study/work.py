@@ -119,11 +119,13 @@ class Work:
     def is_done(self, unit):
         """Whether some process has finished the unit, and its measurements are all on record."""
         found = self.study.log.series(unit.seed, unit.key, "done")[1]
-        return bool(found) and found[-1] == self._measured(unit)
+        return bool(found) and found[-1] == len(self._measured(unit))
 
     def _measured(self, unit):
-        points, names = self.study.log.points, map(unit.name, unit.schedules)
-        return sum(len(points.get((unit.seed, name), ())) for name in names)
+        """What is on record of a unit: one text for each schedule, point and quantity."""
+        log = self.study.log.points
+        points = {name: log.get((unit.seed, name), {}) for name in map(unit.name, unit.schedules)}
+        return [f"{n} {p} {key}" for n, ps in points.items() for p, keys in ps.items() for key in keys]
 
     def left(self):
         """How many units of all processes are still to do."""
@@ -135,7 +137,7 @@ class Work:
             read_logs(self.study)  # an earlier process of this study may have done it since
             if not self.is_done(unit):
                 yield unit
-                self.study.log.add(unit.seed, [unit.key], 0, done=self._measured(unit))
+                self.study.log.add(unit.seed, [unit.key], 0, done=len(self._measured(unit)))
 
     def trained(self, unit, at=None):
         """``sweep`` of a unit: its names come out with the label in front. Goes on after a kill."""

@@ -1,0 +1,173 @@
+"""A study from command line to results file, in this process: seeds, kept states, data that change
+under an unfinished study, a damaged record."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from test_data import RNG, make_mnist, write_idx
+
+from clp_min import models
+from clp_min.schedule import Phase
+from clp_min.study import Axes, Curve, Effect, Panel, Study
+from clp_min.train import Setup, accuracy
+
+
+@dataclass(frozen=True)
+class Config:
+    seeds: int = 2
+    train_size: int | None = 60
+    side: int | None = None
+
+
+CONFIGS = {(d, s): Config() for s in ("quick", "smoke") for d in ("textures", "mnist")}
+
+
+def made_up(study):
+    """A panel of one effect."""
+    a, b = (study.results.final("accuracy", name) for name in ("a", "b"))
+    effect = Effect("points", a - b, least=1.0, step=study.step())
+    return Panel("a is better", [effect], [Axes("y", [Curve("c", ["a", "b"], np.stack([a, b], 1))])])
+
+
+def prepare(study, seed):
+    data = study.prepared_data(seed)
+    x, y = data.train
+    model = partial(models.linear_softmax, tuple(x.shape[1:]), 10)
+    return data, Setup(model=model, x=x, y=y, lr=0.01, batch_size=20)
+
+
+PLAN = {"a": [Phase(2), Phase(2)], "b": [Phase(2), Phase(3, lr=0.1)]}
+
+
+@pytest.fixture
+def study(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text('"""A script."""\n')
+
+    def begin(*argv):
+        argv = ["--scale", "smoke", "--out", str(tmp_path / "out"), *argv]
+        return Study(str(script), [made_up], CONFIGS, argv)
+
+    return begin
+
+
+def run(study, stop=None, save_every=None):
+    """Train and finish; with ``stop``, end after so many points, as a kill would."""
+    points = 0
+    for unit, epoch, state, names in study.sweep(prepare, PLAN):
+        study.log.add(unit.seed, names, epoch, accuracy=accuracy(state.model, *unit.data.test))
+        points += 1
+        if points == stop:
+            return None
+    study.finish()
+    return json.loads(study.path("made_up").read_text())
+
+
+def test_study__seeds_are_the_standard_ones_or_a_range(study):
+    assert study("--seeds", "3").seeds == [10, 11, 12] and study().seeds == [10, 11]
+    assert study("--seeds", "0-2").seeds == [0, 1, 2] and study("--seeds", "7-7").seeds == [7]
+    for bad in ("0", "-1", "3-1", "a", "1.5", "", "9" * 30, "20000"):
+        with pytest.raises(ValueError, match="--seeds takes"):
+            study(f"--seeds={bad}" if bad else "--seeds= ")
+
+
+def test_study__results_hold_what_was_measured_on_what(study):
+    result = run(study())
+    assert result["seeds"] == [10, 11] and result["verdict"] == "no verdict (smoke scale)"
+    assert {"half", "double"} <= set(result)
+    (effect,) = result["effects"]
+    assert effect["least"] == 1.0 and effect["agreeing"] in (0, 1, 2) and len(effect["values"]) == 2
+    sizes = result["data_sizes"]["textures"]
+    assert sizes["used"] == sizes["train"] and effect["step"] == 100 / sizes["test"]
+    assert len(sizes["digest"]) == 16 and "cut" not in sizes
+
+
+def test_study__kept_states_survive_and_go_with_the_study(study):
+    begun, weights = study(), {}
+    begun.folder.mkdir(parents=True)
+    setup = prepare(begun, 10)[1]
+    from clp_min.train import fresh_state
+
+    for name in ("a 1", "a-1", "a/1"):  # names that a file could not hold stay apart
+        state = fresh_state(setup, len(weights))
+        begun.keep(10, name, state)
+        weights[name] = state.model[1].weight.detach().clone()
+    state.masks = {"1.weight": torch.ones(10, 768) > 0}
+    begun.keep(10, "a 1", state)  # written once
+    begun.keep(11, "a 1", state)
+    again = study()  # another process
+    for name, weight in weights.items():
+        kept = again.kept(10, name)
+        assert torch.equal(kept["model"]["1.weight"], weight) and kept["masks"] is None
+    assert again.kept(11, "a 1")["masks"]["1.weight"].all()
+    with pytest.raises(ValueError, match="no state 'b' of seed 10 is kept"):
+        again.kept(10, "b")
+    again.drop(10, "a/1")
+    with pytest.raises(ValueError, match="no state"):
+        begun.kept(10, "a/1")
+    run(again)
+    assert not again.folder.exists()
+
+
+def real(folder):
+    """A tiny "MNIST"."""
+    make_mnist(folder / "mnist")
+    for part, n in (("train", 60), ("t10k", 50)):
+        write_idx(folder / f"mnist/{part}-images-idx3-ubyte", RNG.integers(0, 255, (n, 28, 28), np.uint8))
+        write_idx(folder / f"mnist/{part}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
+    return "--data", "mnist", "--data-dir", str(folder)
+
+
+def test_study__other_files_under_an_unfinished_study_begin_another_one(study, tmp_path):
+    """Stopped on one set of files, gone on with on another: nothing is mixed."""
+    one, other = real(tmp_path / "one"), real(tmp_path / "other")
+    alone = run(study(*other))
+    alone = [alone["series"], alone["data_sizes"]]
+    begun = study(*one)
+    run(begun, stop=7)
+    mixed = study(*other)
+    assert mixed.folder != begun.folder and begun.folder == study(*one).folder
+    result = run(mixed)
+    assert [result["series"], result["data_sizes"]] == alone
+    assert run(study(*one))["data_sizes"] != alone[1]
+
+
+def test_study__a_cut_set_is_said_everywhere(study, tmp_path, capsys):
+    cut = study(*real(tmp_path / "one"))
+    assert "mnist is cut here: 60 of 60,000 training images" in capsys.readouterr().out
+    result = run(cut)
+    assert cut.path("made_up").parent.name == "mnist.smoke.cut" and result["variant"] == "cut"
+    assert result["data_sizes"]["mnist"]["cut"] is True
+    with pytest.raises(SystemExit):
+        study("--data", "mnist", "--plot")  # finds it without the data
+    assert "mnist.smoke.cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["emptied", "removed", "a line", "other lines"])
+def test_study__a_damaged_record_is_measured_again(study, tmp_path, damage, monkeypatch):
+    """Checkpoints ahead of the log, units marked as done whose measurements are lost: the same
+    command ends in the same numbers."""
+    import clp_min.study.work as work
+
+    whole = run(study())["series"]
+    swept = work.sweep
+    monkeypatch.setattr(work, "sweep", lambda *a, **k: swept(*a, **k, save_every=0.0))
+    for stop in (3, 8, 11, 14):  # within the first unit, at its end, in the second
+        begun = study("--workers", "1")
+        run(begun, stop)
+        log = begun.folder / "log.jsonl"
+        lines = log.read_text().splitlines(keepends=True)
+        if damage == "emptied":
+            log.write_text("")
+        elif damage == "removed":
+            log.unlink()
+        elif damage == "a line":
+            log.write_text("".join([lines[0], lines[1][:9] + "\0" + lines[1][9:], *lines[2:]]))
+        else:
+            strange = ["5\n", "null\n", '[1,"a",2,3]\n', '[0,"x",{},{}]\n', "[[],[],1,{}]\n"]
+            log.write_text("".join(strange + lines[1:]))
+        assert run(study("--workers", "1"))["series"] == whole, stop
