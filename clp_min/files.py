@@ -69,9 +69,9 @@ class _ArraysOnly(pickle._Unpickler):
     }
     VALUES = {
         "PROTO", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINSTRING",
-        "SHORT_BINSTRING", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINFLOAT", "LONG1", "GLOBAL",
-        "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT",
-        "BINGET", "LONG_BINGET",
+        "SHORT_BINSTRING", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINFLOAT", "LONG1",
+        "GLOBAL", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPUT",
+        "LONG_BINPUT", "BINGET", "LONG_BINGET",
     }
 
     def __init__(self, content):
@@ -158,7 +158,7 @@ def _idx(path, shape):
             raise ValueError(f"it is no idx file of {1 + len(shape)} dimensions of bytes")
         sizes = struct.unpack(f">{1 + len(shape)}I", file.read(4 + 4 * len(shape)))
         if sizes[1:] != shape or not 0 < sizes[0] <= 60_000:
-            raise ValueError(f"its header says {sizes}, not (1 to 60000{''.join(f', {n}' for n in shape)})")
+            raise ValueError(f"its header says {sizes}, not 1 to 60000 of {shape}")
         values = np.frombuffer(file.read(math.prod(sizes) + 1), np.uint8)
     if values.size != math.prod(sizes):
         raise ValueError(f"its header says {sizes}, it holds {values.size} values or more")
@@ -169,7 +169,8 @@ def _idx(path, shape):
 
 def _idx_set(folder):
     def pair(part):
-        paths = [idx_path(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+        kinds = "images-idx3", "labels-idx1"
+        paths = [idx_path(folder, f"{part}-{kind}-ubyte") for kind in kinds]
         images = _read(paths[0], lambda path: _idx(path, (28, 28)))
         labels = _read(paths[1], lambda path: _idx(path, ()))
         if len(images) != len(labels):
@@ -211,7 +212,7 @@ def _tiny_imagenet(folder, only=None):
             f"{folder} lacks {len(lacking)} of the {len(only)} classes, {lacking[0]} among them"
         )
     if len(set(wnids)) < len(wnids) or len(wnids) > 200:
-        raise ValueError(f"{folder / 'wnids.txt'} holds {len(wnids)} classes, some repeated or too many")
+        raise ValueError(f"{folder / 'wnids.txt'} holds {len(wnids)} classes, repeated or too many")
     number = {wnid: k for k, wnid in enumerate(sorted(only) if only else wnids)}
     for wnid in number:
         if not (folder / "train" / wnid / "images").is_dir():

@@ -24,8 +24,8 @@ import torch
 
 from clp_min.identity import identity_of, tensor_digest
 from clp_min.train import (
-    apply_masks, fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint, shrink_perturb,
-    state_from_dict, train_epoch,
+    apply_masks, fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint,
+    shrink_perturb, state_from_dict, train_epoch,
 )
 
 
@@ -40,9 +40,9 @@ class Phase:
     lr             a number or a function of the epochs since the learning rate's last (re)start
     batch_size     examples in a step
     subset         (m,) indices of the training examples in use (a boolean mask is refused)
-    select         (model, x, y, n, generator, indices, step) -> n places in x: which of the ``pool``
-                   x, y, the data set's examples ``indices``, make this step's batch; it must not
-                   remember
+    select         (model, x, y, n, generator, indices, step) -> n places in x: which of the
+                   ``pool`` x, y, the data set's examples ``indices``, make this step's batch; it
+                   must not remember
     loss           (model, x, y) -> scalar          clip   largest gradient norm; math.inf for none
     augment        (x, generator) -> x; augment.none for none
     event          (setup, state): changes the state in place at the start of the phase
@@ -74,8 +74,8 @@ class Phase:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        subset = self.subset
-        if subset is not None and (subset.dim() != 1 or subset.dtype not in (torch.int64, torch.int32)):
+        subset, whole = self.subset, (torch.int64, torch.int32)
+        if subset is not None and (subset.dim() != 1 or subset.dtype not in whole):
             raise ValueError(
                 f"subset must be (m,) indices, got {tuple(subset.shape)} {subset.dtype}; of a mask:"
                 " mask.nonzero()[:, 0]"
@@ -95,7 +95,8 @@ def _own_memory(rule):
     outside = [*inspect.getclosurevars(rule).nonlocals.values(), *(rule.__defaults__ or ())]
     outside += (rule.__kwdefaults__ or {}).values()
     counts = any(
-        step.opname in ("STORE_DEREF", "STORE_GLOBAL") and step.argval not in rule.__code__.co_cellvars
+        step.opname in ("STORE_DEREF", "STORE_GLOBAL")
+        and step.argval not in rule.__code__.co_cellvars
         for step in dis.get_instructions(rule)
     )
     return not counts and not any(isinstance(one, (list, dict, set, bytearray)) for one in outside)
@@ -286,7 +287,8 @@ def _owner(setup, schedules, seed, at, key):
             "set-up": identity_of(settings, key is not None),
         }
     except ValueError as error:
-        raise ValueError(f"{error}: with a checkpoint, give sweep(…, key=) a text that does") from None
+        said = f"{error}: with a checkpoint, give sweep(…, key=) a text that does"
+        raise ValueError(said) from None
     parts |= {"seed": str(seed), "key": str(key), "data": tensor_digest(*data)}
     parts["steps to be measured (at)"] = "" if at is None else str(sorted(at))
     return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}
@@ -298,7 +300,7 @@ def _waiting(setup, schedules, checkpoint, owner, record):
     if saved is None:
         return None
     if not isinstance(saved, dict) or set(saved) != {"owner", "measured", "stack"}:
-        raise ValueError(f"{checkpoint} is no checkpoint of a sweep: remove it, or give another file")
+        raise ValueError(f"{checkpoint} is no checkpoint of a sweep: remove it or give another")
     if not set(saved["measured"]) <= set(record()):
         return None
     other = [part for part, digest in owner.items() if saved["owner"].get(part) != digest]

@@ -49,8 +49,8 @@ def achille_layers(study):
     effect, depth = Effect("layers later than without deficit", later, least=0.1), len(numbers)
     share, largest = curves[0].values, min(c.largest, depth)
     above = [
-        Effect(f"share of layer {largest} above the {which}", share[:, largest - 1] - end, least=0.02)
-        for which, end in (("first", share[:, 0]), ("last", share[:, -1]))
+        Effect(f"share of layer {largest} above the {end}", share[:, largest - 1] - of, least=0.02)
+        for end, of in (("first", share[:, 0]), ("last", share[:, -1]))
     ]
     normal = Effect(f"of {depth}", places[0])
     return Panel(

@@ -115,7 +115,7 @@ def curve(label, results, key, name):
 
 
 def around(curve, step):
-    """(rises (seeds,) to a measured step, falls from it to the end) of a curve whose x are steps."""
+    """(rises (seeds,) to a measured step, falls from it to the end) of a curve over steps."""
     place = curve.x.index(min(max(step, 0.5), curve.x[-1]))
     there = curve.values[:, place]
     return there - curve.values[:, 0], there - curve.values[:, -1]

@@ -111,8 +111,8 @@ def revisiting_fig4a(study):
     """VGG, deficit in the first quarter of the epochs; against normal training of the same length.
 
     Effects: points lost, least 1; and in as many epochs after the deficit as it lasted, in
-    logarithms, least .1 each: how much shorter the effective gradient is than at the start of normal
-    training, and how much smaller a share of the stochastic gradient than in it at the same epochs.
+    logarithms, least .1 each: how much shorter the effective gradient is than at the start of
+    normal training, and how much smaller a share of the stochastic one than in it at those epochs.
     Scope: shorter than at the start is not "converged to 0".
     """
     return early_deficit(study, study.config.long_deficit)
@@ -188,8 +188,8 @@ def revisiting_finding4(study):
 
     Effects for all three nets: decline of the projection on the full gradient (Definition 1; as
     fig3), and the cosine between the vector to the optimum and the negative full gradient, mean
-    over epochs, least .1: the paper's direction is one of descent. (A cosine of .01 would be certain
-    and say nothing.) Scope: in the last epochs that vector points backwards by construction.
+    over epochs, least .1: the paper's direction is one of descent. (A cosine of .01 would be
+    certain and say nothing.) Scope: in the last epochs that vector points backwards.
     """
     results = study.results
     declines = [decline(results, name, "on_full") for name in THREE]
@@ -225,8 +225,8 @@ def revisiting_finding5(study):
 def revisiting_finding6(study):
     """Finding 6: a deficit after the critical period leaves no permanent impairment.
 
-    Effects: a quarter of the points lost to the early deficit of the same length minus those lost to
-    the late one, least .25; the points of the former, least 1. Scope as fig4c.
+    Effects: a quarter of the points lost to the early deficit of the same length minus those lost
+    to the late one, least .25; the points of the former, least 1. Scope as fig4c.
     """
     c = study.config
     names = [f"vgg deficit {a}-{b}" for a, b in ((0, c.long_deficit), c.late_window)]

@@ -213,8 +213,8 @@ def normal_gate(study):
 def revisiting_finding2(study):
     """Finding 2: in a deficit's period information falls while the Fisher trace goes on rising.
 
-    Period 2. Effects for both nets: bits lost from the epoch ``informed_2`` (of the settings, chosen
-    on other seeds) to the period's end, least .1; log Tr F gained over the same epochs, least .1.
+    Period 2. Effects for both nets: bits lost from the epoch ``informed_2`` (of the settings,
+    chosen on other seeds) to the period's end, least .1; log Tr F gained over them, least .1.
     Beside it: information with the logits rescaled to one size, in which their growth cannot show.
     Scope: one period; a fall of binned information may be growth of the logits.
     """

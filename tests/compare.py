@@ -12,8 +12,8 @@ MC = 5.0  # |z| of a Monte-Carlo mean, n and seed fixed
 
 
 def assert_close(actual, expected, rtol, atol=0.0):
-    """|actual - expected| <= atol + rtol * |expected|, for each entry on its own scale; entries below
-    a thousandth of the largest are compared on that one's, for sums that cancel."""
+    """|actual - expected| <= atol + rtol * |expected|, for each entry on its own scale; entries
+    below a thousandth of the largest are compared on that one's, for sums that cancel."""
     actual, expected = (
         np.asarray(v.detach().numpy() if torch.is_tensor(v) else v, dtype=np.float64)
         for v in (actual, expected)

@@ -150,11 +150,11 @@ def test_load__tiny_imagenet_that_is_incomplete_is_named(tmp_path):
     jpeg = picture.read_bytes()
     imsave(tmp_path / "x.png", np.zeros((64, 64, 3)))
     for spoil, mend, message in (
-        (lambda: table.write_text(rows + "\n"), lambda: table.write_text(rows), "a line holds no name"),
+        (lambda: table.write_text(rows + "\n"), lambda: table.write_text(rows), "a line holds no"),
         (table.unlink, lambda: table.write_text(rows), "val_annotations.txt is missing"),
         (lambda: picture.write_bytes((tmp_path / "x.png").read_bytes()),
          lambda: picture.write_bytes(jpeg), "no JPEG"),
-        (lambda: picture.write_bytes(jpeg[:100]), lambda: picture.write_bytes(jpeg), "_0.JPEG is tru"),
+        (lambda: picture.write_bytes(jpeg[:99]), lambda: picture.write_bytes(jpeg), "0.JPEG is t"),
         (lambda: image.rename(tmp_path / "aside"), lambda: (tmp_path / "aside").rename(image),
          "n00000005 is missing"),
         (lambda: (folder / "wnids.txt").write_bytes(b"\xff\xfe"),
@@ -198,9 +198,10 @@ def test_load__truncated_files_are_one_clear_error(tmp_path):
 
 FORGED = {  # pickles that ask for more than arrays of bytes: memory, pointers, code
     # a dtype whose forged flags make raw bytes object pointers: NumPy itself dereferences them
-    "object pointers": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
-    b"(I16\ntcnumpy\ndtype\n(S'V8'\nI00\nI01\ntR(I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n(S'O8'\n"
-    b"I00\nI01\ntRI0\ntsI8\nI1\nI1\ntbI00\nB" + struct.pack("<I", 128) + b"A" * 128 + b"tb.",
+    "object pointers": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR("
+    b"I1\n(I16\ntcnumpy\ndtype\n(S'V8'\nI00\nI01\ntR(I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n"
+    b"(S'O8'\nI00\nI01\ntRI0\ntsI8\nI1\nI1\ntbI00\nB"
+    + struct.pack("<I", 128) + b"A" * 128 + b"tb.",
     "a huge array": b"cnumpy\nndarray\n((L1000000000000000L\nttR.",
     "a memo index": b"]r" + struct.pack("<I", 2**30) + b".",
     "a long string": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",
@@ -211,7 +212,8 @@ FORGED = {  # pickles that ask for more than arrays of bytes: memory, pointers, 
     "deep nesting": b"(" * 50_000, "a deep key": b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"Nu.",
     "a byte array": b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b".",
     "many sets": b"\x80\x04" + b"\x8f" * 2_000_000, "many dictionaries": b"}" * 2_000_000,
-    "a long number": b"\x80\x02\x8b" + struct.pack("<I", 2**30) + b".", "a dictionary of itself": b"}q\x00S'data'\nh\x00s.",
+    "a long number": b"\x80\x02\x8b" + struct.pack("<I", 2**30) + b".",
+    "a dictionary of itself": b"}q\x00S'data'\nh\x00s.",
 }
 
 
@@ -221,7 +223,8 @@ def test_load__forged_pickles_are_one_line_and_take_no_memory(tmp_path):
     for number, content in enumerate(FORGED.values()):
         (tmp_path / f"{number}.pickle").write_bytes(content)
     code = (
-        "import pathlib, resource, sys\nfrom clp_min.data import load\nroot = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, resource, sys\nfrom clp_min.data import load\n"
+        "root = pathlib.Path(sys.argv[1])\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28,) * 2)\n"
         "for number in range(int(sys.argv[2])):\n"
@@ -264,7 +267,7 @@ def test_load__labels_outside_the_classes_are_refused(label, tmp_path):
     make_cifar10(tmp_path / "cifar-10-batches-py")
     content = {b"data": RNG.integers(0, 256, (7, 3072), np.uint8), b"labels": [0] * 6 + [label]}
     write_pickle(tmp_path / "cifar-10-batches-py" / "test_batch", content)
-    with pytest.raises(ValueError, match="test_batch is truncated or damaged .labels must lie in 0..9"):
+    with pytest.raises(ValueError, match="test_batch is truncated or .*labels must lie in 0..9"):
         load("cifar10", tmp_path)
 
 
@@ -315,7 +318,9 @@ def test_load__what_is_no_plain_file_or_stands_twice_is_refused(tmp_path):
 def test_missing__what_is_cut_is_said():
     x, y = torch.rand(20, 1, 28, 28), torch.arange(20) % 9
     said = missing(Dataset("mnist", 10, (x, y), (x[:10], torch.arange(10))))
-    assert said == "20 of 60,000 training images (1 of 10 classes have none), 10 of 10,000 test images"
+    assert said == (
+        "20 of 60,000 training images (1 of 10 classes have none), 10 of 10,000 test images"
+    )
     y = torch.arange(60_000) % 10
     x = torch.zeros(60_000, 1)
     assert missing(Dataset("mnist", 10, (x, y), (x[:10_000], y[:10_000]))) == ""

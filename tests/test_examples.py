@@ -165,7 +165,7 @@ def test_mutants__each_fails(mutant):
     ]
 
 
-RIGHT = "from clp_min import deficits\n\n\ndef vertical_flip(x):\n    return deficits.vertical_flip(x)\n"
+RIGHT = "from clp_min.deficits import vertical_flip as f\ndef vertical_flip(x):\n    return f(x)\n"
 
 
 @pytest.mark.slow
@@ -187,8 +187,9 @@ def test_student__the_readmes_command_in_the_projects_root():
 def test_mark__one_line_for_each_file_from_anywhere(tmp_path):
     wrong = "import torch\n\n\ndef vertical_flip(x):\n    return x\n\n\n"
     files = {
-        "a_right": RIGHT, "b_wrong": wrong, "c_syntax": "def vertical_flip(x)\n", "f_none": "x = 1\n",
-        "d_import": "import nothing_of_the_kind\n", "e_loop": wrong + "while True:\n    pass\n",
+        "a_right": RIGHT, "b_wrong": wrong, "c_syntax": "def vertical_flip(x)\n",
+        "f_none": "x = 1\n", "d_import": "import nothing_of_the_kind\n",
+        "e_loop": wrong + "while True:\n    pass\n",
     }
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)

@@ -409,7 +409,9 @@ def test_fisher_trace__refuses_by_name_what_autograd_gets_right(name):
     assert_close(sum(trace.per_layer.values()), trace.total, EXACT)
 
 
-@pytest.mark.parametrize("name", ["mlp_norm", "small_cnn_norm", "groups", "sequences", "inplace_relu"])
+@pytest.mark.parametrize(
+    "name", ["mlp_norm", "small_cnn_norm", "groups", "sequences", "inplace_relu"]
+)
 def test_fisher_trace__autograd_equals_the_rules(name):
     model, x = prepared(*(MODELS | LAYERS)[name])
     masks = {n: torch.rand(p.shape) < 0.5 for n, p in model.named_parameters()}
@@ -465,7 +467,8 @@ def test_fisher_trace__each_layer_is_compared_on_its_own_scale():
     beside a head of a hundred times its gradient."""
     net = Net(lambda n, x: 0.05 * twice_by_function(n, x) + 5 * n.h(x), o=5, h=nn.Linear(5, 3))
     net.a.weight.requires_grad_(False)
-    for model, x in ((net, torch.randn(4, 5)), (copy.deepcopy(net).double(), torch.randn(4, 5).double())):
+    x, double = torch.randn(4, 5), copy.deepcopy(net).double()
+    for model, x in ((net, x), (double, x.double())):
         with pytest.raises(ValueError, match="layer 'a'"):
             fisher_trace(model, x)
 
@@ -494,7 +497,8 @@ def test_fisher_trace__refuses_half_precision():
     for dtype in (torch.float16, torch.bfloat16):
         with pytest.raises(ValueError, match="a.weight.*float32"):
             fisher_trace(copy.deepcopy(model).to(dtype), x.to(dtype))
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="layer 'a' computes"):
+    half = torch.autocast("cpu", torch.bfloat16)
+    with half, pytest.raises(ValueError, match="layer 'a' computes"):
         fisher_trace(model, x)
 
 
@@ -505,13 +509,16 @@ def test_fisher_trace__refuses_what_is_no_input():
     for settings, message in (
         ({"labels": "true"}, "labels"), ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
         ({"labels": np.zeros(2, np.int64)}, "labels"), ({"labels": torch.tensor([0, 3])}, "0..2"),
-        ({"masks": bad}, "mask"), ({"masks": soft}, "boolean"), ({"masks": {"9": bad["0.weight"]}}, "mask"),
+        ({"masks": bad}, "mask"), ({"masks": soft}, "boolean"),
+        ({"masks": {"9": bad["0.weight"]}}, "mask"),
         ({"masks": {"0.weight": 1.0}}, "mask"),
         ({"batch_size": -1}, "batch_size"), ({"method": "magic"}, "method"),
     ):
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, x, **settings)
-    for inputs, message in ((x[:0], "at least one"), (x * math.nan, "finite"), (x.half(), "float16")):
+    for inputs, message in (
+        (x[:0], "at least one"), (x * math.nan, "finite"), (x.half(), "float16"),
+    ):
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, inputs)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):

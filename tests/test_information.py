@@ -75,10 +75,10 @@ def test_binned_mutual_information__known_channels():
     assert_close(binary_channel_information(0.11), 0.500084, 1e-5)
 
 
-@pytest.mark.claim("revisiting_b22_readings", verdict="fails as printed")
+@pytest.mark.claim("revisiting_b22_readings", verdict="underdetermined")
 def test_binned_mutual_information__joint_reading_is_the_number_of_examples():
     """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has
-    learned. The text does not exclude this reading."""
+    learned. The text excludes none of five readings, and this one is empty."""
     for n in (300, 2000):
         assert_close(
             binned_mutual_information(RNG.normal(0, 0.5, (n, 10)), "joint"), math.log2(n), 1e-3
@@ -86,6 +86,10 @@ def test_binned_mutual_information__joint_reading_is_the_number_of_examples():
 
 
 def test_binned_mutual_information__many_outputs_do_not_overflow():
+    """Only the first column differs: a packed key that overflows loses just that one."""
+    t = np.zeros((30, 40))
+    t[:, 0] = np.linspace(-0.99, 0.99, 30)
+    assert_close(binned_mutual_information(t, "joint"), math.log2(30), EXACT)
     t = RNG.normal(0, 0.5, (40, 200))
     t[20:] = t[:20]
     assert_close(binned_mutual_information(t, "joint"), math.log2(20), EXACT)
@@ -107,17 +111,16 @@ def test_binned_mutual_information__gaussian_closed_form(scale, outside):
     )
 
 
-@pytest.mark.claim("revisiting_memorise_then_forget", verdict="fails as printed")
+@pytest.mark.claim("revisiting_memorise_then_forget", verdict="does not follow")
 def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone():
     """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only
-    grow in scale, learning nothing, show both."""
+    grow in scale, learning nothing, show both: the observation may hold, the inference is none."""
     values = [gaussian_binned_entropy(s) for s in (0.001, 0.2, 0.5, 0.5871, 0.6, 1, 5, 100)]
     assert_close(values, [1.0, 3.6387, 4.7702, 4.81269, 4.8119, 4.3996, 2.1688, 1.0917], 1e-5)
     dropped = [gaussian_binned_entropy(s, outside="drop") for s in (0.2, 0.5, 1, 5, 100)]
     assert all(a < b for a, b in zip(dropped, dropped[1:])) and dropped[-1] < math.log2(30)
 
 
-@pytest.mark.claim("revisiting_label_information", verdict="fails as printed")
 def test_label_information__shuffled_labels_score_nearly_as_well():
     """50,000 examples, ten outputs, 30 bins: most of I(T;Y) is there for shuffled labels; with 2
     bins next to nothing."""

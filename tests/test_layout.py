@@ -31,8 +31,8 @@ def test_layout__theory_and_package_do_not_know_each_other():
     for path in (ROOT / "theory").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= {"numpy", "math", "theory"}, path
     standard = {
-        "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip", "hashlib",
-        "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
+        "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip",
+        "hashlib", "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
         "json", "math", "os", "pathlib", "pickle", "shutil", "tarfile", "tempfile", "textwrap",
         "time", "urllib", "zipfile", "zlib",
     }

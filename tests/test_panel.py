@@ -47,7 +47,8 @@ def test_verdict__a_claimed_absence_must_lie_inside_and_is_refuted_outside():
     half = 2.99795 / math.sqrt(8)
     for mean, word in (
         (0.0, "reproduced"), (1.99 - half, "reproduced"), (2.01 - half, "undecided"),
-        (2.01 + half, "not reproduced"), (1.99 + half, "undecided"), (-2.01 - half, "not reproduced"),
+        (2.01 + half, "not reproduced"), (1.99 + half, "undecided"),
+        (-2.01 - half, "not reproduced"),
     ):
         assert verdict([spread(mean, 1.0, within=2.0)]) == word, (mean, word)
 
@@ -100,7 +101,7 @@ def test_verdict__false_words_on_noise_are_rare(n, k):
             words[sign][verdict([Effect("", row, least=0.3) for row in noise])] += 1
     bar = 4000 * 0.01 + 5 * math.sqrt(4000 * 0.01 * 0.99)
     assert words[1]["reproduced"] <= bar and words[-1]["reversed"] <= bar, words
-    assert words[1]["not reproduced"] <= bar  # a claim that holds at its bound is not refuted either
+    assert words[1]["not reproduced"] <= bar  # what holds at its bound is not refuted either
 
 
 def test_effect__bounds_are_positive_and_one_is_needed_to_decide():
@@ -124,7 +125,8 @@ def test_panel__says_half_and_double_the_bounds_and_the_n_that_decides():
     details = panel.details()
     assert details["half"] == "reproduced" and details["double"] == "undecided"
     n = details["seeds_to_decide"]  # the first n at which t(.99, n - 1) / sqrt(n) < .5
-    assert t_quantile(0.99, n - 1) / math.sqrt(n) < 0.5 <= t_quantile(0.99, n - 2) / math.sqrt(n - 1)
+    half = [t_quantile(0.99, m - 1) / math.sqrt(m) for m in (n, n - 1)]
+    assert half[0] < 0.5 <= half[1]
     never = Panel("", [spread(1.5, 1.0, least=1.5)], seeds=standard_seeds(8))
     assert never.details()["seeds_to_decide"] is None
     sure = Panel("", [spread(9.0, 1.0, least=1.5)], seeds=standard_seeds(8))

@@ -43,7 +43,8 @@ def test_results__complete_and_earned(result, path):
     assert (RESULTS.parent / result["script"]).exists()
     # what was measured on a part of a published set says so in its folder's name
     cut = any(size.get("cut") for size in result["data_sizes"].values())
-    assert cut == ("cut" in path.parent.name) and all(s["digest"] for s in result["data_sizes"].values())
+    assert cut == ("cut" in path.parent.name)
+    assert all(size["digest"] for size in result["data_sizes"].values())
     if panel.effects:
         assert effect["n"] == n and all(e.n == n for e in panel.effects)
         assert all(len(one["values"]) in (1, n) for one in result["series"])

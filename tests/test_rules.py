@@ -211,7 +211,9 @@ PLANTS = {
         no=layers([0.1, 0.2, 0.2, 0.5], [0.1, 0.2, 0.2, 0.5]),
     ),
     **{f"revisiting_fig{p}{q}": SURGE for p in "15" for q in "abc"}, "revisiting_finding1": SURGE,
-    "revisiting_fig2": dict(yes=information(), reversed=information(-1), no=information(1, 0.0, 0.0)),
+    "revisiting_fig2": dict(
+        yes=information(), reversed=information(-1), no=information(1, 0.0, 0.0)
+    ),
     "revisiting_finding2": dict(
         yes=information(), reversed=lambda k, n, p: 90.0 if k == "accuracy" else 1 + p / 20,
         no=information(hump=0.0),

@@ -146,7 +146,8 @@ def test_sweep__resumed_equals_uninterrupted(tmp_path):
                 if attempt == 0 and i == stop:
                     break
         assert all(same(whole[name], final[name]) for name in SCHEDULES), stop
-    assert [*sweep(setup(), SCHEDULES, 1, checkpoint=path, key="tests")] == []  # finished: nothing is left to do
+    # finished: nothing is left to do
+    assert [*sweep(setup(), SCHEDULES, 1, checkpoint=path, key="tests")] == []
 
 
 def test_sweep__truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
@@ -321,7 +322,8 @@ def test_sweep__a_checkpoint_of_other_data_set_up_or_seed_is_refused(tmp_path):
     moved[5, 0, 0, 0] += 1e-6
     for changed, seed, what in (
         (plain | dict(lr=0.06), 0, "set-up"), (plain | dict(batch_size=16), 0, "set-up"),
-        (plain | dict(model=models.small_cnn), 0, "set-up"), (plain | dict(optimizer=ADAM), 0, "set-up"),
+        (plain | dict(model=models.small_cnn), 0, "set-up"),
+        (plain | dict(optimizer=ADAM), 0, "set-up"),
         (plain | dict(x=moved), 0, "data"), (plain | dict(y=(y + 1) % 10), 0, "data"),
         (plain, 1, "seed"), (plain | dict(x=moved), 1, "seed and other data"),
     ):
@@ -375,7 +377,8 @@ def scaled(factor, model, x, y):
     [
         (dict(lr=[0.1, 0.1].__getitem__), dict(lr=[0.1, 0.2].__getitem__)),
         (dict(lr={0: 0.1, 1: 0.1}.get), dict(lr={0: 0.1, 1: 0.3}.get)),
-        (dict(lr=Slotted(0.1)), dict(lr=Slotted(0.2))), (dict(lr=constant()), dict(lr=constant(0.2))),
+        (dict(lr=Slotted(0.1)), dict(lr=Slotted(0.2))),
+        (dict(lr=constant()), dict(lr=constant(0.2))),
         (dict(clip=np.float32(0.01)), dict(clip=np.float32(9))),
         (dict(loss=partial(scaled, np.array(1.0))), dict(loss=partial(scaled, np.array(2.0)))),
         (dict(loss=partial(scaled, 1)), dict(loss=partial(scaled, True))),
@@ -388,7 +391,8 @@ def test_sweep__owners_that_look_alike_are_told_apart_or_need_a_key(one, other, 
         return next(sweep(setup(**{"lr": 0.1} | settings), {"a": [Phase(2)]}, 0, checkpoint=path))
 
     with pytest.raises(ValueError, match="key=|belongs to other set-up"):
-        made = sweep(setup(**{"lr": 0.1} | one), {"a": [Phase(2)]}, 0, checkpoint=path, save_every=0.0)
+        saved = dict(checkpoint=path, save_every=0.0)
+        made = sweep(setup(**{"lr": 0.1} | one), {"a": [Phase(2)]}, 0, **saved)
         for epoch, *_ in made:
             if epoch == 2:
                 break
@@ -403,7 +407,7 @@ def test_sweep__steps_to_measure_are_part_of_the_owner(tmp_path):
         next(sweep(made, plan, 0, at={7, 12}, checkpoint=path))
 
 
-@pytest.mark.parametrize("content", [{"version": 0}, [1, 2], {"owner": [], "measured": []}, None, 5])
+@pytest.mark.parametrize("content", [{"version": 0}, [1, 2], {"owner": [], "stack": []}, None, 5])
 def test_sweep__a_whole_checkpoint_of_something_else_is_one_line(content, tmp_path):
     save_checkpoint(tmp_path / "x", content)
     if content is None:
@@ -568,7 +572,8 @@ def test_sweep__a_stop_rule_that_remembers_is_each_schedules_own(tmp_path):
     # what no checkpoint can hold is said when it is to be saved
     rule.seen = {1, 2}
     with pytest.raises(ValueError, match="'seen' is a set"):
-        [*sweep(setup(), {"a": [Phase(2, until=rule)]}, 0, checkpoint=tmp_path / "x", save_every=0.0, key="")]
+        saved = dict(checkpoint=tmp_path / "x", save_every=0.0, key="t")
+        [*sweep(setup(), {"a": [Phase(2, until=rule)]}, 0, **saved)]
 
 
 def test_sweep__parameter_groups_keep_their_shares():
@@ -585,7 +590,8 @@ def test_sweep__parameter_groups_keep_their_shares():
         )
 
     made = setup(lr=lambda epoch: 0.1 * epoch, weight_decay=0.01, optimizer=groups)  # a warm-up
-    plan, seen = {"a": [Phase(2), Phase(1, lr=0.5, weight_decay=0.1), Phase(1, weight_decay=0.0)]}, []
+    other = Phase(1, lr=0.5, weight_decay=0.1)
+    plan, seen = {"a": [Phase(2), other, Phase(1, weight_decay=0.0)]}, []
     for epoch, state, _ in sweep(made, plan, 0):
         if epoch:
             seen.append([(g["lr"], g["weight_decay"]) for g in state.optimizer.param_groups])

@@ -30,7 +30,8 @@ def made_up(study):
     """A panel of one effect."""
     a, b = (study.results.final("accuracy", name) for name in ("a", "b"))
     effect = Effect("points", a - b, least=1.0, step=study.step())
-    return Panel("a is better", [effect], [Axes("y", [Curve("c", ["a", "b"], np.stack([a, b], 1))])])
+    curve = Curve("c", ["a", "b"], np.stack([a, b], 1))
+    return Panel("a is better", [effect], [Axes("y", [curve])])
 
 
 def prepare(study, seed):
@@ -117,7 +118,8 @@ def real(folder):
     """A tiny "MNIST"."""
     make_mnist(folder / "mnist")
     for part, n in (("train", 60), ("t10k", 50)):
-        write_idx(folder / f"mnist/{part}-images-idx3-ubyte", RNG.integers(0, 255, (n, 28, 28), np.uint8))
+        images = RNG.integers(0, 255, (n, 28, 28), np.uint8)
+        write_idx(folder / f"mnist/{part}-images-idx3-ubyte", images)
         write_idx(folder / f"mnist/{part}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
     return "--data", "mnist", "--data-dir", str(folder)
 

@@ -220,6 +220,41 @@ def test_quadratic_moments__theorem2_effective_gradient_does_not_vanish():
     assert_close(stochastic[1:], 1 / t + 1, EXACT)
 
 
+@pytest.mark.claim("revisiting_lemma2_decreasing", verdict="holds as corrected")
+def test_quadratic_moments__lemma2_holds_with_decreasing_steps():
+    """Steps 1/(t + 1): E|grad|^2 = 1/t -> 0 and E|g|^2 = 1 + 1/t -> sigma^2, as printed."""
+    steps = 4000
+    true, stochastic, _ = quadratic_moments(**D10, lr=1 / (np.arange(steps) + 1), steps=steps)
+    assert_close([true[-1], stochastic[-1]], [1 / steps, 1 + 1 / steps], EXACT)
+
+
+@pytest.mark.claim("revisiting_theorem2", verdict="fails as printed")
+def test_log_cosh__theorem2_fails_with_every_assumption_met():
+    """The quadratic is not Lipschitz (A1). Sum of log cosh over ten coordinates is: gradient tanh,
+    L = sqrt 10, M = 1, noise N(0, I/10). At rate .2 the squared gradient ends at .11, the effective
+    one at that plus u'Sigma u = .1, neither at 0; with steps (t + 2)^-.75 the gradient vanishes and
+    the effective one ends at .1 (10,000 chains; detects= .002)."""
+    rng = np.random.default_rng(0)
+
+    def descend(rate, steps):
+        theta = np.zeros((10_000, 10))
+        for t in range(steps):
+            noise = rng.normal(size=theta.shape) / math.sqrt(10)
+            theta = theta - rate(t) * (np.tanh(theta) + noise)
+        gradient = np.tanh(theta)
+        g = gradient + rng.normal(size=theta.shape) / math.sqrt(10)
+        squares = (gradient**2).sum(1)
+        effective = (g * gradient).sum(1) ** 2 / squares
+        return squares, effective
+
+    squares, effective = descend(lambda t: 0.2, 200)
+    assert_mean(effective - squares, 0.1)
+    assert abs(squares.mean() - 0.11) < 0.002
+    squares, effective = descend(lambda t: (t + 2) ** -0.75, 1500)
+    assert squares.mean() < 0.005
+    assert_mean(effective - squares, 0.1)
+
+
 @pytest.mark.claim("revisiting_theorem2_proof", verdict="fails as printed")
 def test_effective_gradient__square_of_the_mean_is_not_mean_of_the_square():
     """The proof sets E[(g.grad/|grad|^2)^2] = 1; it is 1 + u' Sigma u / |grad|^2, and its square

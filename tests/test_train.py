@@ -254,7 +254,8 @@ def test_sweep__pruned_weights_stay_zero_and_so_does_their_momentum(name, clip):
                 if torch.is_tensor(memory) and memory.shape == value.shape:
                     assert (memory[~mask] == 0).all()
             counted += int((~mask).sum())
-        assert counted == round(0.7 * (6 * 9 + 9 * 8)) and set(state.masks) == {"1.weight", "3.weight"}
+        assert counted == round(0.7 * (6 * 9 + 9 * 8))
+        assert set(state.masks) == {"1.weight", "3.weight"}
 
 
 def test_training_step__clip_does_not_count_pruned_gradients():
@@ -289,7 +290,8 @@ def test_magnitude_masks__prune_the_smallest_exactly_and_globally():
     with torch.no_grad():  # ties: exactly as many still
         for p in model.parameters():
             p.fill_(0.3)
-    assert sum(int((~m).sum()) for m in magnitude_masks(model, 0.5).values()) == round(0.5 * len(sizes))
+    pruned = sum(int((~m).sum()) for m in magnitude_masks(model, 0.5).values())
+    assert pruned == round(0.5 * len(sizes))
     for bad in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="sparsity"):
             magnitude_masks(model, bad)
@@ -309,7 +311,8 @@ def test_magnitude_masks__prune_the_smallest_exactly_and_globally():
 def test_sweep__mask_events_restart_rate_and_optimizer_and_forget_nothing_on_resume(tmp_path):
     x, y = torch.randn(40, 6), torch.arange(40) % 3
     setup = Setup(
-        model=partial(models.mlp, (6,), 3, (9, 8)), x=x, y=y, batch_size=10, lr=exponential(0.1, 0.5),
+        model=partial(models.mlp, (6,), 3, (9, 8)), x=x, y=y, batch_size=10,
+        lr=exponential(0.1, 0.5),
     )
     plan = {
         "run": [Phase(2), Phase(2, event=prune(0.5)), Phase(2, event=redraw_under_mask)],

@@ -24,7 +24,8 @@ PAPERS = {  # prefix of a panel -> the work
     "phases": "*Understanding and leveraging the learning phases of neural networks*",
     "": "closed forms: SGD, softmax, binning, deep linear networks",
 }
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "reversed": "⇄", "undecided": "?"}  # in the table of verdicts
+# in the table of verdicts
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "reversed": "⇄", "undecided": "?"}
 
 
 def read(folder):

@@ -343,7 +343,7 @@ def saturation(curve):
 def rank_correlation(rows):
     """Spearman's correlation (seeds,) of each row (seeds, points) with its order; ties share."""
     rows = np.asarray(rows, dtype=float)
-    ranks = (rows[:, :, None] > rows[:, None, :]).sum(2) - (rows[:, :, None] < rows[:, None, :]).sum(2)
+    ranks = np.sign(rows[:, :, None] - rows[:, None, :]).sum(2)
     order = np.arange(rows.shape[1]) - (rows.shape[1] - 1) / 2
     size = np.sqrt((ranks**2).sum(1) * (order**2).sum())
     return ranks @ order / np.maximum(size, 1e-300)

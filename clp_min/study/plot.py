@@ -174,7 +174,7 @@ def _draw_strip(place, effects):
     place.axvline(0, color="k", lw=0.8)
     place.set_yticks(range(len(effects)), map(_effect_label, effects), fontsize=7.5)
     place.set(xlim=(max(leftmost, -1) - 0.1, 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[])
-    label = "mean and its interval (99 %): all of it must lie beyond the dashed line, or between two"
+    label = "mean and interval (99 %): all of it must lie beyond the dashed line, or between two"
     place.set_xlabel(label, fontsize=7, loc="right")
     place.grid(False)
     place.spines["left"].set_visible(False)

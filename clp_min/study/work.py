@@ -125,7 +125,8 @@ class Work:
         """What is on record of a unit: one text for each schedule, point and quantity."""
         log = self.study.log.points
         points = {name: log.get((unit.seed, name), {}) for name in map(unit.name, unit.schedules)}
-        return [f"{n} {p} {key}" for n, ps in points.items() for p, keys in ps.items() for key in keys]
+        named = [(n, p, keys) for n, found in points.items() for p, keys in found.items()]
+        return [f"{n} {p} {key}" for n, p, keys in named for key in keys]
 
     def left(self):
         """How many units of all processes are still to do."""
