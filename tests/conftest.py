@@ -1,20 +1,10 @@
-"""``--student`` (the option itself is in the root's conftest.py) and the claims ledger."""
+"""The tests of ``--student`` (the option is in the root's conftest.py) and the claims ledger."""
 
 import pytest
 import torch
 
-import adapters
-
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other on a busy machine
 LEDGER = []
-
-
-def pytest_configure(config):
-    path = config.getoption("--student", None)
-    try:
-        config.student_names = adapters.install(path) if path else None
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_collection_modifyitems(config, items):
