@@ -145,7 +145,7 @@ def load(name, data_dir=None, download=False):
     """The named set -> Dataset, floats in [0, 1], not standardised. Names: the keys of SETS;
     tiny_imagenet50 is fifty of its classes.
 
-    data_dir (else CLP_DATA) may be laid out as torchvision does (MNIST/raw, cifar-10-batches-py …)
+    data_dir (else CLP_DATA) may be laid out as torchvision does (MNIST/raw, cifar-10-batches-py)
     or plainly (mnist, cifar10/…); idx files may be gzipped. Of two such folders the one with more
     examples is taken. download: fetch the published files into data_dir if they are missing,
     damaged or fewer. ValueError: unknown name; NotFound, which is one: no such files (the paths

@@ -67,10 +67,8 @@ def fisher_trace(
                 in the cache
     ValueError: what the rules do not cover (see the module), BatchNorm or Dropout in training mode.
     """
-    _check_input(model, x)
+    _check_input(model, x, labels)
     given = not isinstance(labels, str)
-    if given:
-        _check_labels(labels, x)
     if batch_size is None:
         batch_size = 32 if method == "autograd" else _chunk(model, x)
     if batch_size < 1:
@@ -107,33 +105,21 @@ def by_weight_layer(per_layer, model):
     return sums
 
 
-def per_example_fisher(
-    model, x, labels="expected", masks=None, generator=None, method="rules"
-):
+def per_example_fisher(model, x, labels="expected", masks=None, generator=None, method="rules"):
     """The tensors behind ``fisher_trace``, for one batch: module name -> (n,) squared norms,
-    float64. Only the eigenvectors of "signs", the check of given labels and the comparison of a new
-    model with autograd make the device wait."""
+    float64. The device is waited for by the checks of logits and given labels, by the eigenvectors
+    of "signs", and by the comparison of a new model with autograd."""
     if method not in ("rules", "autograd"):
         raise ValueError(f'method must be "rules" or "autograd", got {method!r}')
     if torch.is_inference_mode_enabled():
         raise ValueError("gradients are needed: leave torch.inference_mode()")
-    _check_input(model, x)
-    if not isinstance(labels, str):
-        _check_labels(labels, x)
+    _check_input(model, x, labels)
     masks = masks or {}
     _check_model(model, x, masks)
     with torch.enable_grad():
         if method == "autograd":
-            for name, module in model.named_modules():
-                check_layer(name, module, [])
-            logits, layers = _logits(model, x), None
-        else:
-            logits, layers = _forward(model, x)
-        cotangents = _cotangents(logits.detach(), labels, generator)
-        if method == "autograd":
-            return _by_autograd(model, x, logits, cotangents, masks)
-        _check_uses(model, logits)
-        return _by_rules(model, x, logits, layers, cotangents, masks)
+            return _by_autograd(model, x, labels, masks, generator)
+        return _by_rules(model, x, labels, masks, generator)
 
 
 def per_example_gradient_norms(model, x, y, masks=None):
@@ -143,8 +129,8 @@ def per_example_gradient_norms(model, x, y, masks=None):
     Exact. Only one batch's layer inputs and output gradients are alive at
     once. Errors as ``fisher_trace``.
     """
-    _check_input(model, x)
-    _check_labels(y, x)
+    if isinstance(y, str):
+        raise ValueError(f"labels must be a tensor of integers, got {y!r}")
     return sum(per_example_fisher(model, x, y, masks).values())
 
 
@@ -249,7 +235,7 @@ def _forward(model, x):
     for name, module in model.named_modules():
         if name not in called and any(True for _ in module.parameters(recurse=False)):
             raise ValueError(
-                f"layer {name!r} was not called: are its weights used some other way (F.linear …)?"
+                f"layer {name!r} was not called: are its weights used some other way (F.linear)?"
                 ' then there is no rule for it; method="autograd" needs none'
             )
     return logits, layers
@@ -279,7 +265,10 @@ def _keep(layers, name, n, module, inputs, output):
     return output
 
 
-def _by_rules(model, x, logits, layers, cotangents, masks):
+def _by_rules(model, x, labels, masks, generator):
+    logits, layers = _forward(model, x)
+    _check_uses(model, logits)
+    cotangents = _cotangents(logits.detach(), labels, generator)
     totals = {name: logits.new_zeros(len(logits), dtype=torch.float64) for name, *_ in layers}
     rules, edges, first = {}, [edge for *_, edge in layers], None
     waiting = next(cotangents, None)
@@ -335,8 +324,11 @@ def _squares_by_autograd(model, one, cotangents, masks):
     return logits.detach(), squares
 
 
-def _by_autograd(model, x, logits, cotangents, masks):
-    cotangents, rows = list(cotangents), []
+def _by_autograd(model, x, labels, masks, generator):
+    for name, module in model.named_modules():
+        check_layer(name, module, [])
+    logits, rows = _logits(model, x), []
+    cotangents = list(_cotangents(logits.detach(), labels, generator))
     for i in range(len(x)):
         own = [b[i : i + 1] for b, _ in cotangents]
         alone, squares = _squares_by_autograd(model, x[i : i + 1], own, masks)
@@ -358,14 +350,13 @@ def _said(value):
     return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
 
 
-def _check_input(model, x):
+def _check_input(model, x, labels):
     if not torch.is_tensor(x) or not x.dim() or not len(x):
         raise ValueError(f"x must be a tensor of at least one example, got {_said(x)}")
     if not any(True for _ in model.parameters()):
         raise ValueError("the model has no parameters")
-
-
-def _check_labels(labels, x):
+    if isinstance(labels, str):
+        return
     if not torch.is_tensor(labels) or labels.shape != (len(x),) or labels.is_floating_point():
         raise ValueError(
             f"labels must be a tensor of ({len(x)},) integers, got {_said(labels)}"

@@ -5,8 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from clp_min.schedule import new_training_run
-from clp_min.train import apply_masks, fresh_model
+from clp_min.schedule import new_training_run, redraw, restart_learning_rate
+from clp_min.train import apply_masks
 
 
 def magnitude_masks(model, sparsity, exclude=()):
@@ -54,6 +54,5 @@ def redraw_under_mask(setup, state):
     optimizer and learning rate start anew. ValueError: there are none."""
     if state.masks is None:
         raise ValueError("redraw_under_mask needs masks: prune comes before it")
-    state.model = fresh_model(setup, state.seed, state.epoch, "redraw")
-    apply_masks(state.model, state.masks)
-    new_training_run(setup, state)
+    redraw(setup, state)
+    restart_learning_rate(setup, state)

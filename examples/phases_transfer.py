@@ -58,8 +58,7 @@ def probe_panel(study, task, probed, step):
 
 def both_ways(study, task, curve, step):
     """The two effects of a peak at a step."""
-    halves = 2 if task == "transfer" and not other_set(study) else 1  # of the test set
-    grain = halves * study.step(other_set(study) if task == "transfer" else None)
+    grain = divided(study, task) * study.step(other_set(study) if task == "transfer" else None)
     units = f"points gained up to step {step}", "points lost after it"
     heights = zip(units, phases.around(curve, step))
     return [Effect(unit, values, least=phases.POINT, step=grain) for unit, values in heights]
@@ -67,8 +66,13 @@ def both_ways(study, task, curve, step):
 
 def own_gate(study, task):
     """Why the classifier shows nothing, if it does not."""
-    halves = 2 if task == "transfer" and not other_set(study) else 1  # of the classes
-    return untrained(study.results.final("accuracy", task), study.classes / halves)
+    correct = study.results.final("accuracy", task)
+    return untrained(correct, study.classes / divided(study, task))
+
+
+def divided(study, task):
+    """Into how many parts the classes and their images are divided."""
+    return 2 if task == "transfer" and not other_set(study) else 1
 
 
 def phases_probe_peak(study):

@@ -4,26 +4,14 @@ depends, and a curve must change. For every panel with effects, on made-up measu
 import hashlib
 from types import SimpleNamespace
 
-import achille_deficits
-import achille_layers
-import achille_window
-import blur_deficit
 import numpy as np
-import phases_reconstruction
-import phases_transfer
 import pytest
-import revisiting_gradient
-import revisiting_information
-import revisiting_turning_point
+from test_rules import SCRIPTS
 
 from clp_min.study.panel import Panel
 from clp_min.study.plot import draw, figures
 from clp_min.study.record import Results
 
-SCRIPTS = [
-    achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
-    phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
-]
 PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
 SHAPES = {"layers": (4,), "classes": (3, 10)}  # measurements that are lists
 

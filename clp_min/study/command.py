@@ -131,7 +131,7 @@ class Study:
             if data in files.SETS:
                 self.load_data(self.seeds[0], data)
         if any(size.get("cut") for size in self.sizes.values()):
-            self.variant = "-".join([self.variant, "cut"]).strip("-")
+            self._of_a_cut_set()
         name = f"{self.script.stem}.{self.data}.{self.scale}.{self._key()}"
         self.folder = arguments.out / ".unfinished" / name
         if self.folder.exists() and self.share[1] == 1 and not arguments.dry_run:
@@ -140,6 +140,9 @@ class Study:
         self.log = Log(None if arguments.dry_run else self.folder / f"log{shard}.jsonl")
         work.read_logs(self)
         self.results = Results(self.log, self.seeds)
+
+    def _of_a_cut_set(self):
+        self.variant = f"{self.variant}-cut".strip("-")
 
     def wants(self, *panels):
         """Whether any of these panel functions was asked for."""
@@ -350,7 +353,7 @@ class Study:
         """Redraw the figures from the results files."""
         paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):  # made from a cut set, perhaps
-            self.variant = "-".join([self.variant, "cut"]).strip("-")
+            self._of_a_cut_set()
             paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Results → README.md of their folder: verdicts, index, every figure with its finding, all errata.
+"""Results to README.md of their folder: verdicts, index, every figure with its finding, all errata.
 
     python -m clp_min.study.gallery [FOLDER] [--readme README.md] [--tests tests] [--check]
 
@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from clp_min.study.command import command_line
+from clp_min.study.panel import would_change
 from clp_min.study.record import write_atomically
 
 PAPERS = {  # prefix of a panel -> the work
@@ -93,7 +94,9 @@ def figure_table(results, folder):
         links = "".join(f" [{p.name.split('.')[1]}]({p})" for p in more)
         name = f'<a name="{anchor(path, folder)}"></a>{result["panel"]}'
         words, script = plain(result["finding"]), result.get("script", "")
-        text = f"**{result['verdict']}**{beside(result)}: *{plain(result['claim'])}.* {words}"
+        changes = "; ".join(would_change(result["verdict"], result))
+        word = f"**{result['verdict']}**" + f" ({changes})" * bool(changes)
+        text = f"{word}: *{plain(result['claim'])}.* {words}"
         link = f"[{script}](../{script})" if script else ""
         cells = [
             f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,
@@ -101,15 +104,6 @@ def figure_table(results, folder):
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def beside(result):
-    """What would change the word: other bounds, more seeds."""
-    said = [f"{result[k]} with {k} the bounds" for k in ("half", "double")
-            if result.get(k, result["verdict"]) != result["verdict"]]
-    if result.get("seeds_to_decide"):
-        said.append(f"n = {result['seeds_to_decide']} would decide")
-    return f" ({'; '.join(said)})" * bool(said)
 
 
 def index_table(results, folder):

@@ -11,7 +11,7 @@ from clp_min.study.record import mean_and_error
 
 KINDS = ("line", "bar", "image")
 STYLES = ("line", "dashed", "points")
-UNSAID = ("undecided", "no verdict (fewer than 5 seeds)", "no verdict (fewer than 8 seeds)")
+DECIDED = ("reproduced", "reversed", "not reproduced")
 CONFIDENCE = 0.99  # one-sided, of every bound
 FEWEST, FEWEST_OF_MANY = 5, 8  # seeds for a verdict; for one on more than two effects
 FIRST_SEED = 10
@@ -41,8 +41,9 @@ def verdict(effects, gate="", seeds=None, scale="", n=None, factor=1.0):
     Each effect gets a word from its interval (``Effect.word``). All reproduced: "reproduced". The
     first, which is the claim itself, reversed: "reversed". Any refuted, that is reversed or not
     reproduced: "not reproduced". Else "undecided".
-    "no verdict (…)": fewer than 5 seeds, or than 8 for more than two effects; other seeds than 10,
-    11, …; smoke scale; a value that is not finite; or ``gate``, why the panel's own control failed.
+    "no verdict (reason)": fewer than 5 seeds, or than 8 for more than two effects; seeds other than
+    10, 11 and so on; smoke scale; a value that is not finite; or ``gate``, why the panel's own
+    control failed.
 
     n, factor: the word if there were n seeds of the same mean and deviation, or if every least size
     and bound were factor times as large.
@@ -259,7 +260,7 @@ class Panel:
     def seeds_to_decide(self):
         """Smallest n <= 100 at which the effects, with mean and deviation as they are, would be
         decided; None if there is none."""
-        return next((n for n in range(5, 101) if self.word(n=n) not in UNSAID), None)
+        return next((n for n in range(5, 101) if self.word(n=n) in DECIDED), None)
 
     def details(self):
         """What the rule says beside its word: the words under half and double bounds, and the n
@@ -322,6 +323,19 @@ class Panel:
 def _numbers(values):
     """A row of a results file, with nan for what is missing."""
     return [math.nan if v is None else v for v in values]
+
+
+def would_change(word, details):
+    """What would change the word, in words: other bounds, more seeds. details: ``Panel.details``,
+    or a results file, which holds them."""
+    said = [
+        f"{details[key]} with {key} the bounds"
+        for key in ("half", "double")
+        if details.get(key, word) != word
+    ]
+    if details.get("seeds_to_decide"):
+        said.append(f"n = {details['seeds_to_decide']} would decide")
+    return said
 
 
 def least(effects):

@@ -16,6 +16,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
+from clp_min.study.panel import would_change
+
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.5,
@@ -137,12 +139,7 @@ def _note(panel, axes):
         parts.append(f"n = {n} {'repetitions' if panel.statement else 'seeds'}, mean ± s.e.")
     shaded = any(len(one.spans) for one in axes)
     parts += ["grey: the deficit"] * shaded + [panel.caption]
-    details, said = panel.details(), panel.verdict.split(" (")[0]
-    for key in ("half", "double"):
-        if details.get(key, said).split(" (")[0] != said:
-            parts.append(f"{details[key]} with {key} the bounds")
-    if details.get("seeds_to_decide"):
-        parts.append(f"n = {details['seeds_to_decide']} would decide")
+    parts += would_change(panel.verdict, panel.details())
     return " · ".join(part for part in parts if part)
 
 
