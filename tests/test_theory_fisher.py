@@ -129,6 +129,50 @@ def test_proposition1__larger_information_and_larger_variance():
     )
 
 
+@pytest.mark.claim("revisiting_tighter_bound", verdict="fails as printed")
+def test_student_t_location_information__larger_is_a_smaller_bound():
+    """"A larger F implies a tighter lower bound": 1/F falls with F, and a smaller lower bound is
+    the looser one. t_3: bound 3/2 under its variance 3; N(0, 2), F = 1/2 < 2/3: 2 under 2."""
+    larger, smaller = student_t_location_information(3), 1 / 2
+    assert larger > smaller
+    room = [3 - 1 / larger, 2 - 1 / smaller]  # variance of the mean of one observation less 1/F
+    assert_close(room, [1.5, 0.0], EXACT)
+
+
+@pytest.mark.claim("revisiting_proposition1_efficient", verdict="holds as corrected")
+def test_proposition1__holds_for_efficient_estimators():
+    """Maximum likelihood, n = 200: n times the variance is near 1/F = 1.5 for t_3 and 2 for
+    N(0, 2): among efficient estimators in large samples the order is as printed (10,000 samples;
+    the likelihood's own correction of order 1/n is .05)."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_t(3, size=(10_000, 200))
+    centre = np.median(x, axis=1, keepdims=True)
+    for _ in range(60):  # weighted means climb the likelihood of t_3
+        weight = 1 / (1 + (x - centre) ** 2 / 3)
+        centre = (weight * x).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
+    score = (4 * (x - centre) / (3 + (x - centre) ** 2)).sum(1)
+    assert np.abs(score).max() < 1e-6
+    student = 200 * centre.ravel() ** 2
+    normal = 200 * (math.sqrt(2) * rng.normal(size=(10_000, 200))).mean(1) ** 2
+    assert_mean(normal, 2.0)
+    assert abs(student.mean() - 1.5) < 0.05 + 5 * student.std() / 100
+    assert student.mean() + 5 * np.hypot(student.std(), normal.std()) / 100 < normal.mean()
+
+
+@pytest.mark.claim("revisiting_eq35", verdict="fails as printed")
+def test_softmax_fisher_trace__eq35_with_the_corresponding_label():
+    """Eq. 35 draws x "and y is the corresponding label": the empirical Fisher, another quantity
+    than Eq. 1's. A right net at p(y) = 1 - s has (1 - |p|^2) / |p - y|^2 near 1/s: they part just
+    where training ends."""
+    for s in (0.1, 1e-3, 1e-6):
+        x = torch.ones(1, 1, dtype=torch.float64)
+        model = models.linear_softmax((1,), 2).double()
+        with torch.no_grad():
+            model[1].weight.copy_(x.new_tensor([[math.log((1 - s) / s)], [0.0]]))
+        ratio = fisher_trace(model, x).total / fisher_trace(model, x, torch.tensor([0])).total
+        assert_close(ratio, 2 * s * (1 - s) / (2 * s**2), 1e-9)
+
+
 @pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed")
 @pytest.mark.parametrize(
     "classes, noise, expected", [(2, 0.1, 0.18), (10, 0.2, 0.3555555556), (10, 0.1, 0.1888888889)]

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from theory.softmax_phases import flow_time, input_variance, output_ratio, outputs, stage_boundaries
 from theory.softmax_phases import fitted_losses, optimal_line
@@ -13,7 +14,7 @@ from adapters import (
     approximate_loss, full_matrix, noisy_output_loss, optimal_loss, second_minimum, simulate,
     single_logit_loss,
 )
-from compare import EXACT, ORDER, assert_close
+from compare import EXACT, ORDER, assert_close, assert_mean
 
 
 def data(l, k):
@@ -250,6 +251,58 @@ def test_approximate_loss__theorem5():
         assert (gap >= 0).all() and (
             approximate_loss(delta, l, k) >= optimal_loss(delta, l, k) - 1e-15
         ).all()
+
+
+@pytest.mark.claim("phases_theorem5_large", verdict="holds as corrected")
+def test_approximate_loss__theorem5_in_mean_square_for_many_classes():
+    """In L2(D) the late distance of the two lines is (k - 1) / (2 sqrt l): .14 for l = 1,000 and
+    k = 10, under the printed 2 wherever l > (k - 1)^2 / 16; 2.25 at l = 4."""
+    for l, within in ((4, False), (9, True), (1000, True)):
+        q, x = q_of(60.0, l, 10)[:, 0], data(l, 10)[:, 0]
+        own, other = q[l], q[l + 1]
+        design = np.stack([q, np.ones_like(q)], 1)
+        best = design @ np.linalg.lstsq(design, x, rcond=None)[0]
+        distance = math.sqrt(((10 / (own - other) * (q - other) - best) ** 2).mean())
+        assert_close(distance, 9 / (2 * math.sqrt(l)), 1e-9)
+        assert (distance < 2) == within
+
+
+@pytest.mark.claim("phases_eq12", verdict="fails as printed")
+@pytest.mark.claim("phases_nonzero_share", verdict="fails as printed")
+def test_data__share_of_nonzero_attributes_and_sets_of_eq12():
+    """"Only a fraction 2/l are non-zero": a sample of a class has its own d/l attributes, 1/l of
+    them. Eq. 12 calls the errors at x_j = 0 after sets of value 1 and k of *other* classes; of
+    attribute j those hold the value 0 alone, so R_{1,.} and R_{k,.} there are sums over nothing."""
+    for l, k in ((4, 3), (10, 4)):
+        x = data(l, k)
+        assert_close((x != 0).mean(1), np.full(2 * l, 1 / l), EXACT)
+        others = x[np.arange(2 * l) % l != 0, 0]
+        assert set(others) == {0.0} and len(others) == 2 * (l - 1)
+
+
+@pytest.mark.claim("phases_assumption2_source", verdict="fails as printed")
+def test_full_matrix__assumption2_is_not_the_initialisation_it_cites():
+    """"Follows common initialization schemes (He et al. 2015)": theirs has variance 2/d, the
+    printed N(0, 1/d) is LeCun's. PyTorch's own initialiser, 10 x 1,000 weights: twice 1/d."""
+    torch.manual_seed(0)
+    w = torch.nn.init.kaiming_normal_(torch.empty(10, 1000, dtype=torch.float64))
+    assert_mean(w.square().numpy().ravel(), 2 / 1000)
+
+
+@pytest.mark.claim("phases_footnote2", verdict="holds")
+def test_optimal_loss__footnote2_a_factor_under_two():
+    """"k > 1 suffices": at k = 1.5 the loss falls from order 1/l to (k - 1)^2 / (4 l^2) and rises
+    to (k - 1)^2 / (4 l) as for k >= 2. What grows as k falls is the bump of Stage 1: above the
+    limit for k < 1 + sqrt 2 and many classes (4.2 times at k = 1.5, l = 1,000; 1.5 at k = 2)."""
+    delta = np.geomspace(1e-3, 80, 20_000)
+    for l in (10, 100, 1000):
+        least = optimal_loss(second_minimum(l, 1.5), l, 1.5)
+        assert_close(least, 0.25 / (4 * l**2), 1e-9)
+        assert_close(optimal_loss(80.0, l, 1.5), 0.25 / (4 * l), 1e-9)
+        assert input_variance(l, 1.5) > optimal_loss(80.0, l, 1.5) > least
+    for k, ratio in ((1.5, 4.22), (2.0, 1.546), (2.5, 0.765)):
+        stage1 = optimal_loss(delta[delta < second_minimum(1000, k)], 1000, k)
+        assert_close(stage1.max() * 4 * 1000 / (k - 1) ** 2, ratio, 1e-3)
 
 
 @pytest.mark.claim("phases_stages", verdict="holds as corrected")
