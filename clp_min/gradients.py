@@ -7,6 +7,8 @@ Flat vectors (p,) follow model.parameters().
 import torch
 import torch.nn.functional as F
 
+from clp_min.fisher import per_example_gradient_norms
+
 
 def flat_parameters(model):
     """All parameters of the model as one vector (p,), a copy."""
@@ -108,3 +110,38 @@ def gradient_norms(model, x, y, batches, direction):
             norms[key] += float(vector.norm()) / len(gradients)
     descent = -F.cosine_similarity(direction, full, dim=0)
     return norms | {"full": float(full.norm()), "cosine": float(descent)}
+
+
+def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
+    """Cosine (n,) of each example's negative cross-entropy gradient with a direction (p,): which
+    examples pull along it (Fig. 8 of the sparse paper), float64.
+
+    No per-example gradient is formed: all g_i . d come from one forward-mode derivative of the n
+    losses along d, the norms from ``per_example_gradient_norms``. masks: kept weights only. An
+    example without a gradient has cosine 0. ValueError: a direction of another length, or zero on
+    the kept weights; and what the norms refuse.
+    """
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+    if direction.shape != (sum(sizes),):
+        raise ValueError(f"direction must be ({sum(sizes)},), got {tuple(direction.shape)}")
+    parts = dict(zip(shapes, direction.split(sizes)))
+    tangent = {
+        name: part.view(shapes[name]) * (masks or {}).get(name, True)
+        for name, part in parts.items()
+    }
+    length = torch.stack([part.double().norm() for part in tangent.values()]).norm()
+    if direction.device.type != "meta" and not length > 0:
+        raise ValueError("the direction is zero on the weights that count")
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    found = []
+    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
+
+        def losses(theta, xb=xb, yb=yb):
+            logits = torch.func.functional_call(model, theta, (xb,))
+            return F.cross_entropy(logits, yb, reduction="none")
+
+        _, along = torch.func.jvp(losses, (parameters,), (tangent,))
+        norms = per_example_gradient_norms(model, xb, yb, masks).sqrt()
+        found.append(-along.double() / (norms * length).clamp(min=1e-300))
+    return torch.cat(found)

@@ -127,6 +127,15 @@ def _exponential(lr, decay, epoch):
     return lr * decay**epoch
 
 
+def step_decay(lr, factor, milestones):
+    """Learning rate lr * factor^k after k of the epochs ``milestones``."""
+    return partial(_step_decay, lr, factor, milestones)
+
+
+def _step_decay(lr, factor, milestones, epoch):
+    return lr * factor ** sum(epoch >= one for one in milestones)
+
+
 def redraw(setup, state):
     """Event: a newly initialised net (its draw depends on the epoch), under the state's masks if it
     has some, and a fresh optimizer."""

@@ -1,12 +1,18 @@
-"""Sparse nets: global magnitude masks, and the events that bring them into a run."""
+"""Sparse nets: global magnitude masks, the events that bring them into a run, and the straight line
+between two nets.
 
+Of a dense solution Sol-D: ``prune`` leaves Init-F; ``prune_and_redraw`` Init-S, a new draw under
+the same mask; ``prune_and_rewind`` Init-T, the dense net's own first weights under it (lottery).
+"""
+
+import copy
 from functools import partial
 
 import torch
 from torch import nn
 
 from clp_min.schedule import new_training_run, redraw, restart_learning_rate
-from clp_min.train import apply_masks
+from clp_min.train import apply_masks, batch_statistics, fresh_model
 
 
 def magnitude_masks(model, sparsity, exclude=()):
@@ -56,3 +62,50 @@ def redraw_under_mask(setup, state):
         raise ValueError("redraw_under_mask needs masks: prune comes before it")
     redraw(setup, state)
     restart_learning_rate(setup, state)
+
+
+def prune_and_redraw(sparsity, exclude=()):
+    """Event: ``prune``, then ``redraw_under_mask``. Its draw depends on seed and epoch, so it is
+    the same one at every sparsity."""
+    return partial(_prune_and_redraw, sparsity, exclude)
+
+
+def _prune_and_redraw(sparsity, exclude, setup, state):
+    _prune(sparsity, exclude, setup, state)
+    redraw_under_mask(setup, state)
+
+
+def prune_and_rewind(sparsity, exclude=()):
+    """Event: ``prune``, then the weights and buffers that the run began from, under the mask
+    (Frankle & Carbin 2019; Sol-T of the sparse paper)."""
+    return partial(_prune_and_rewind, sparsity, exclude)
+
+
+def _prune_and_rewind(sparsity, exclude, setup, state):
+    _prune(sparsity, exclude, setup, state)
+    state.model.load_state_dict(fresh_model(setup, state.seed, "init").state_dict())
+    apply_masks(state.model, state.masks)
+
+
+def share_kept(model, masks):
+    """Share of all weights of Conv2d and Linear layers that the masks keep, of those that they do
+    not cover too."""
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    total = sum(layer.weight.numel() for layer in layers)
+    return 1 - sum(int((~mask).sum()) for mask in masks.values()) / total
+
+
+def interpolated(model, start, end, alpha, x=None):
+    """A copy of ``model`` in eval mode with (1 - alpha) start + alpha end for parameters and
+    buffers (two state_dicts; whole numbers are start's).
+
+    Between two nets running statistics belong to neither: with x (n, ...) the BatchNorm buffers are
+    re-estimated on it (``batch_statistics``).
+    """
+    own = copy.deepcopy(model).eval()
+    mixed = {
+        name: torch.lerp(value, end[name], alpha) if value.is_floating_point() else value
+        for name, value in start.items()
+    }
+    own.load_state_dict(mixed)
+    return own if x is None else batch_statistics(own, x)

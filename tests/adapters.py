@@ -10,17 +10,23 @@ import inspect
 from pathlib import Path
 
 from clp_min.augment import random_affine, random_crop, random_flip
+from clp_min.curvature import (
+    hessian_spectrum, hessian_trace, hessian_vector_product, jacobian_norm, prediction_entropy,
+)
 from clp_min.data import load, stratified
 from clp_min.deficits import (
     downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels, pooled_blur,
     random_labels, vertical_flip,
 )
 from clp_min.fisher import fisher_trace, per_example_gradient_norms
-from clp_min.gradients import effective_gradient, flat_parameters, full_gradient, optimum
+from clp_min.gradients import (
+    effective_gradient, flat_parameters, full_gradient, gradient_cosines, optimum,
+)
 from clp_min.information import binned_mutual_information, label_information, plug_in_bias
 from clp_min.reconstruction import layer_features, linear_probe, reconstruction_loss
 from clp_min.schedule import branches, distinct_epochs, sweep
-from clp_min.sparsity import magnitude_masks
+from clp_min.selection import select_highest, select_lowest, select_reducible
+from clp_min.sparsity import interpolated, magnitude_masks
 from clp_min.train import accuracy, batch_statistics, evaluate, shrink_perturb, training_step
 from theory.binning import gaussian_binned_entropy
 from theory.deep_linear import gated_pathways
@@ -35,6 +41,7 @@ from theory.softmax_phases import (
     approximate_loss, full_matrix, logit_loss, noisy_output_loss, optimal_loss, second_minimum,
     simulate, single_logit_loss,
 )
+from theory.two_layer import square_net_gap, two_layer_fisher_matrix, two_layer_hessian
 
 PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfunction(value)}
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = {"clp_min": 3550, "theory": 600, "examples": 1750, "tests": 6000}  # mutants apart
+BUDGETS = {"clp_min": 3800, "theory": 600, "examples": 2750, "tests": 6200}  # mutants apart
 
 
 def docstring_lines(tree):

@@ -162,3 +162,45 @@ def sgd_chains(h, s2, m0, rates, chains, rng):
     stochastic = gradient + rng.normal(size=e.shape) * np.sqrt(s2)
     along = (stochastic * gradient).sum(1) / np.linalg.norm(gradient, axis=1)
     return (gradient**2).sum(1), (stochastic**2).sum(1), along**2
+
+
+def hessian(model, x, y):
+    """Dense Hessian (p, p) of the mean cross-entropy: one backward pass for each entry of the
+    gradient."""
+    loss = -torch.log_softmax(model(x), 1)[torch.arange(len(x)), y].mean()
+    parameters = list(model.parameters())
+    gradient = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, parameters, create_graph=True)]
+    )
+    rows = []
+    for entry in gradient:
+        row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([
+            (torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(row, parameters)
+        ]))
+    return torch.stack(rows)
+
+
+def jacobian_norm(model, x, probabilities):
+    """Mean squared Frobenius norm of d output / d input, example by example, entry by entry."""
+    total = 0.0
+    for one in x:
+        def output(image):
+            logits = model(image[None])[0]
+            return torch.softmax(logits, 0) if probabilities else logits
+
+        total += float(torch.autograd.functional.jacobian(output, one).pow(2).sum())
+    return total / len(x)
+
+
+def penalised_loss(model, x, y, drawn, strength, masks):
+    """Cross-entropy + strength * n * |mean score of the drawn labels|^2 over kept weights."""
+    def loss(labels):
+        return -torch.log_softmax(model(x), 1)[torch.arange(len(x)), labels].mean()
+
+    names, parameters = zip(*model.named_parameters())
+    gradients = torch.autograd.grad(loss(drawn), parameters, create_graph=True)
+    squares = sum(
+        ((g * masks[n]) if n in masks else g).pow(2).sum() for n, g in zip(names, gradients)
+    )
+    return loss(y) + strength * len(x) * squares

@@ -13,9 +13,15 @@ import pytest
 import torch
 
 from clp_min import augment, deficits, models
+from clp_min.curvature import hessian_vector_product
 from clp_min.fisher import per_example_fisher, per_example_gradient_norms
+from clp_min.gradients import gradient_cosines
 from clp_min.schedule import Phase, restart_learning_rate, shrink_and_perturb, sweep
 from clp_min.seeding import generator
+from clp_min.selection import (
+    bilevel, by_fisher, fisher_penalty, hardest_first, reducible, select_highest, uniform,
+)
+from clp_min.sparsity import interpolated, prune_and_redraw
 from clp_min.train import Setup, cross_entropy, training_step
 
 PACKAGE = Path(__file__).parent.parent / "clp_min"
@@ -101,6 +107,22 @@ def test_meta__fisher(make, labels):
         for v in per_example_fisher(model, x, labels, masks).values()
     )
     assert per_example_gradient_norms(model, x, y).shape == (4,)
+
+
+def test_meta__curvature_and_selection():
+    """Products, cosines, choices and the penalty; the trace and Lanczos end on the host."""
+    x, y = pictures(4)
+    model = models.resnet18(width=8).to("meta").eval()
+    v = torch.empty(sum(p.numel() for p in model.parameters()), device="meta")
+    assert hessian_vector_product(model, x, y, v).device.type == "meta"
+    assert gradient_cosines(model, x, y, v).shape == (4,)
+    call = (model, x, y, 2, None, torch.arange(4, device="meta"), 0)
+    scores = torch.empty(4, dtype=torch.float64, device="meta")
+    choices = by_fisher(select_highest), reducible(scores), hardest_first(0, 3), bilevel(), uniform
+    assert all(choose(*call).shape == (2,) for choose in choices)
+    assert fisher_penalty(0.1)(model, x, y).device.type == "meta"
+    start = model.state_dict()
+    assert interpolated(model, start, start, 0.5, x)(x).device.type == "meta"
 
 
 def test_generator__is_made_in_one_place():

@@ -1,0 +1,224 @@
+"""Curvature of the loss and sensitivity of the outputs: products with the Hessian, its trace and
+spectrum without ever forming it, the norm of the input-output Jacobian, the entropy of predictions.
+
+    H = (1/n) sum_i  d^2 (-log p(y_i | x_i)) / d theta^2    ("Generalization and memorization in
+                                                            sparse neural networks", Eq. 2.1)
+
+All in eval mode. Flat vectors (p,) follow model.parameters(). With ``masks`` the Hessian is that of
+the kept weights: rows and columns of pruned ones are 0.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from clp_min.layer_rules import check_layer
+
+
+def hessian_product(model, x, y, masks=None, batch_size=None):
+    """v (p,) -> H v (p,), a function: double backward on a graph of the gradient that is kept, so
+    that many products with one H are cheap.
+
+    batch_size: examples at a time; the graph is then built anew in every product, which needs less
+    memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
+    """
+    _check(model, x, y)
+    parameters = list(model.parameters())
+    sizes = [p.numel() for p in parameters]
+    kept = _flat_mask(model, masks) if masks else None
+    size = batch_size or len(x)
+    parts = list(zip(x.split(size), y.split(size)))
+    graphs = [_gradient_graph(model, parameters, *parts[0], len(x))] if len(parts) == 1 else None
+
+    def product(v):
+        if v.shape != (sum(sizes),):
+            raise ValueError(f"v must be one vector of all {sum(sizes)} parameters, got {v.shape}")
+        pieces = (v if kept is None else v * kept).split(sizes)
+        pieces = [piece.view_as(p) for piece, p in zip(pieces, parameters)]
+        total = None
+        for part in graphs or (_gradient_graph(model, parameters, *p, len(x)) for p in parts):
+            found = torch.autograd.grad(
+                part, parameters, pieces, retain_graph=graphs is not None, materialize_grads=True
+            )
+            found = torch.cat([one.flatten() for one in found])
+            total = found if total is None else total.add_(found)
+        return total if kept is None else total.mul_(kept)
+
+    return product
+
+
+def hessian_vector_product(model, x, y, v, masks=None, batch_size=None):
+    """H v (p,) for one vector v (p,), exact; ``hessian_product`` is cheaper for several."""
+    return hessian_product(model, x, y, masks, batch_size)(v)
+
+
+def hessian_trace(
+    model, x, y, probes, generator=None, masks=None, method="hutchinson", batch_size=None
+):
+    """Tr H from ``probes`` products with H -> (estimate, its standard error), both unbiased.
+
+    "hutchinson": the mean of z'Hz over random signs z, variance 2 (|H|_F^2 - sum H_ii^2) / probes.
+    "hutch++" (Meyer et al. 2021): a third of the products finds the range of the large eigenvalues,
+    a third takes the trace on it exactly, the rest are Hutchinson's on what is left, whose scatter
+    is the standard error. With a few large eigenvalues, as after training, its error is a half to a
+    third at the same number of products. ValueError: fewer than 2 probes, or 6.
+    """
+    fewest = {"hutchinson": 2, "hutch++": 6}
+    if method not in fewest:
+        raise ValueError(f'method must be "hutchinson" or "hutch++", got {method!r}')
+    if probes < fewest[method]:
+        raise ValueError(f"probes must be at least {fewest[method]} for {method}, got {probes}")
+    product, kept = hessian_product(model, x, y, masks, batch_size), _flat_mask(model, masks)
+
+    def signs():
+        z = torch.randint(2, kept.shape, device=kept.device, generator=generator)
+        return (2.0 * z - 1.0).to(kept.dtype) * kept
+
+    basis, exact = None, 0.0
+    if method == "hutch++":
+        sketch = torch.stack([product(signs()) for _ in range(probes // 3)], 1)
+        basis = torch.linalg.qr(sketch)[0]  # (p, probes // 3)
+        exact = sum(float(q.double() @ product(q).double()) for q in basis.T)
+        probes -= 2 * (probes // 3)
+    found = []
+    for _ in range(probes):
+        z = signs()
+        if basis is not None:
+            z = z - basis @ (basis.T @ z)
+        found.append(float(z.double() @ product(z).double()))
+    rest = torch.tensor(found, dtype=torch.float64)
+    return exact + float(rest.mean()), float(rest.std() / len(rest) ** 0.5)
+
+
+def hessian_spectrum(model, x, y, steps, probes, generator=None, masks=None, batch_size=None):
+    """Stochastic Lanczos quadrature -> (eigenvalues, weights), each (probes, steps), float64.
+
+    From each of ``probes`` random starts, ``steps`` steps of Lanczos with full re-orthogonalisation
+    (twice); the Ritz values come in ascending order and their weights sum to 1 in each row: the
+    spectral measure of H seen from that start, whose mean over starts is the density of H's
+    eigenvalues. With masks that of the kept coordinates alone. Where the Krylov space is exhausted
+    it goes on with a new direction, of weight 0. ValueError: more steps than (kept) parameters.
+    """
+    product, kept = hessian_product(model, x, y, masks, batch_size), _flat_mask(model, masks)
+    if not 1 <= steps <= int(kept.sum()) or probes < 1:
+        raise ValueError(
+            f"steps must lie in 1..{int(kept.sum())} (parameters kept) and probes be positive, got"
+            f" {steps} and {probes}"
+        )
+    rows = [_lanczos(product, kept, steps, generator) for _ in range(probes)]
+    return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+
+
+def _lanczos(product, kept, steps, generator):
+    """(Ritz values, weights), each (steps,), from one random start."""
+
+    def direction(basis):
+        v = torch.randn(kept.shape, dtype=kept.dtype, device=kept.device, generator=generator)
+        v = _orthogonal(v * kept, basis)
+        return v / v.norm()
+
+    basis = kept.new_zeros(steps, len(kept))
+    alpha, beta = torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64)
+    v, largest = direction(basis[:0]), 0.0
+    for k in range(steps):
+        basis[k] = v
+        w = product(v)
+        alpha[k] = float(v.double() @ w.double())
+        largest = max(largest, float(w.norm()))
+        w = _orthogonal(w, basis[: k + 1])
+        beta[k] = float(w.norm())
+        if float(beta[k]) <= 10 * torch.finfo(kept.dtype).eps * largest:  # nothing new
+            beta[k] = 0.0
+            if k + 1 < steps:
+                v = direction(basis[: k + 1])
+        else:
+            v = w / w.norm()
+    small = torch.diag(alpha) + torch.diag(beta[:-1], 1) + torch.diag(beta[:-1], -1)
+    values, vectors = torch.linalg.eigh(small)
+    return values, vectors[0].square()
+
+
+def _orthogonal(v, basis):
+    """v less its parts along the rows of ``basis``; twice, which is enough (Kahan)."""
+    for _ in range(2):
+        v = v - basis.T @ (basis @ v)
+    return v
+
+
+def spectral_density(eigenvalues, weights, grid, width):
+    """Density of the eigenvalues at the points ``grid`` (k,): each Ritz value a Gaussian of
+    standard deviation ``width`` and of its weight, the mean over starts -> (k,), with integral 1.
+    """
+    bumps = torch.exp(-0.5 * ((grid[:, None, None] - eigenvalues) / width) ** 2)
+    return (weights * bumps).sum(2).mean(1) / (width * (2 * torch.pi) ** 0.5)
+
+
+def jacobian_norm(model, x, of="logits", batch_size=256):
+    """Mean over x (n, ...) of the squared Frobenius norm of d output / d input, exact: one backward
+    pass for each class.
+
+    Eq. 2.2 and footnote 3 of the sparse paper ("on the parameter x": by the input). of: "logits" or
+    "probabilities", which disagree about Table 2. In units of the inputs as they are given,
+    standardised or not. ValueError: another ``of``; BatchNorm or Dropout in training mode.
+    """
+    if of not in ("logits", "probabilities"):
+        raise ValueError(f'of must be "logits" or "probabilities", got {of!r}')
+    _check_modes(model)
+    if not len(x):
+        raise ValueError("x holds no examples")
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for part in x.split(batch_size):
+        part = part.detach().requires_grad_()
+        outputs = model(part) if of == "logits" else model(part).softmax(1)
+        for k, column in enumerate(outputs.sum(0)):
+            [found] = torch.autograd.grad(column, part, retain_graph=k + 1 < outputs.shape[1])
+            total += found.double().square().sum()
+    return float(total) / len(x)
+
+
+def prediction_entropy(logits):
+    """Mean over examples of the entropy of softmax(logits (n, classes)), in nats."""
+    if logits.dim() != 2 or not len(logits):
+        raise ValueError(f"logits must be (n, classes), got {tuple(logits.shape)}")
+    return float(entropies(logits).mean())
+
+
+def entropies(logits):
+    """Entropy (n,) of softmax(logits (n, classes)) of each example, in nats, float64."""
+    log_p = logits.double().log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def _gradient_graph(model, parameters, x, y, n):
+    """The gradient of these examples' part of the mean loss over n, with its graph."""
+    with torch.enable_grad():
+        loss = F.cross_entropy(model(x), y, reduction="sum") / n
+        return torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+
+
+def _flat_mask(model, masks):
+    """(p,) of 1 (kept) and 0, in the model's dtype."""
+    masks, names = masks or {}, {name: p for name, p in model.named_parameters()}
+    for name, mask in masks.items():
+        if name not in names or mask.shape != names[name].shape or mask.dtype != torch.bool:
+            raise ValueError(f"mask {name!r} is no boolean mask of a parameter")
+    parts = [
+        masks[name].to(p.dtype).flatten() if name in masks else torch.ones_like(p).flatten()
+        for name, p in names.items()
+    ]
+    return torch.cat(parts).detach()
+
+
+def _check_modes(model):
+    for name, module in model.named_modules():
+        check_layer(name, module, [])
+
+
+def _check(model, x, y):
+    _check_modes(model)
+    if len(x) != len(y) or not len(x) or y.is_floating_point():
+        raise ValueError(
+            f"x and y must hold as many examples, at least 1, and y integers; got {len(x)},"
+            f" {len(y)}, {y.dtype}"
+        )
+    if not all(p.requires_grad for p in model.parameters()):
+        raise ValueError("a parameter is frozen (requires_grad is False)")

@@ -1,0 +1,147 @@
+"""Which examples a step trains on: Algorithms 1, 2 and 3 of "Generalization and memorization in
+sparse neural networks", its own proposal of section 4.2.1, two stages by loss and Fisher trace, and
+the penalty of section 4.1.
+
+Functions for ``Phase.select`` take (model, x, y, n, generator, indices, step) and return n places
+in the pool x, y. Scores are exact per-example Fisher traces of the kept weights (or random signs),
+never of one drawn label, which is 0 for almost every confident example.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clp_min.fisher import per_example_fisher
+
+
+def select_lowest(scores, n):
+    """Indices of the n smallest scores (m,), ascending; ties to the earlier. Algorithm 1, line 5.
+    ValueError: n outside 1..m, a score that is nan."""
+    return _ranked(scores, n)
+
+
+def select_highest(scores, n):
+    """Indices of the n largest scores (m,), descending; ties to the earlier. Algorithm 2,
+    line 5."""
+    return _ranked(scores, n, descending=True)
+
+
+def select_reducible(scores, holdout_scores, n):
+    """Indices of the n largest differences scores - holdout_scores (m,): Algorithm 3, lines 5 and 6
+    ("ReduceFisher" and "ReducibleFisher" are one)."""
+    if scores.shape != holdout_scores.shape:
+        raise ValueError(
+            f"scores and holdout_scores must have one shape, got {tuple(scores.shape)} and"
+            f" {tuple(holdout_scores.shape)}"
+        )
+    return select_highest(scores - holdout_scores, n)
+
+
+def _ranked(scores, n, descending=False):
+    if scores.dim() != 1 or not 1 <= n <= len(scores):
+        raise ValueError(f"need (m,) scores and n in 1..m, got {tuple(scores.shape)} and {n}")
+    if scores.device.type != "meta" and scores.isnan().any():
+        raise ValueError("a score is nan")
+    return scores.argsort(descending=descending, stable=True)[:n]
+
+
+def nonzero_masks(model):
+    """Parameter name -> mask of the weights of Conv2d and Linear layers that are not 0. In a net
+    under masks these are the kept ones: pruned weights are exactly 0 after every step, kept ones
+    are not."""
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    weights = {id(layer.weight) for layer in layers}
+    return {name: p.detach() != 0 for name, p in model.named_parameters() if id(p) in weights}
+
+
+def fisher_scores(model, x, labels="expected", generator=None):
+    """Tr F(theta | x_i) (n,) of each example, over the weights that are not 0."""
+    parts = per_example_fisher(model, x, labels, nonzero_masks(model), generator)
+    return sum(parts.values()).detach()
+
+
+# ---- for Phase.select
+
+
+def uniform(model, x, y, n, generator, indices, step):
+    """The control: n of the pool at random, from the same pools."""
+    return torch.randperm(len(x), device=x.device, generator=generator)[:n]
+
+
+def by_fisher(choose, labels="expected"):
+    """Algorithms 1 and 2: ``choose`` (select_lowest or select_highest) by the Fisher trace."""
+    return partial(_by_fisher, choose, labels)
+
+
+def _by_fisher(choose, labels, model, x, y, n, generator, indices, step):
+    return choose(fisher_scores(model, x, labels, generator), n)
+
+
+def reducible(holdout_scores, labels="expected"):
+    """Algorithm 3. holdout_scores (N,): the traces of every training example under the small net
+    that was trained on the holdout set, looked up by index."""
+    return partial(_reducible, holdout_scores, labels)
+
+
+def _reducible(holdout_scores, labels, model, x, y, n, generator, indices, step):
+    scores = fisher_scores(model, x, labels, generator)
+    return select_reducible(scores, holdout_scores[indices], n)
+
+
+def hardest_first(start, steps, labels="expected"):
+    """Section 4.2.1: the hardest examples first, then gradually easier ones. The batch is the
+    highest n by Fisher trace of the first m of the pool, m falling in a straight line from the
+    whole pool at step ``start`` to n (uniform sampling) ``steps`` later."""
+    return partial(_hardest_first, start, steps, labels)
+
+
+def _hardest_first(start, steps, labels, model, x, y, n, generator, indices, step):
+    left = max(1 - (step - start) / steps, 0.0)
+    m = n + round(left * (len(x) - n))
+    if m == n:
+        return torch.arange(n, device=x.device)
+    return select_highest(fisher_scores(model, x[:m], labels, generator), n)
+
+
+def bilevel(labels="expected"):
+    """Section 4.2.2's note: first the 2n examples of highest loss (the label counts), of them the n
+    of highest Fisher trace (it does not)."""
+    return partial(_bilevel, labels)
+
+
+def _bilevel(labels, model, x, y, n, generator, indices, step):
+    with torch.no_grad():
+        losses = F.cross_entropy(model(x), y, reduction="none")
+    first = select_highest(losses, min(2 * n, len(x)))
+    return first[select_highest(fisher_scores(model, x[first], labels, generator), n)]
+
+
+# ---- for Phase.loss
+
+
+def fisher_penalty(strength):
+    """Section 4.1: cross-entropy + strength * Tr F of the batch, as a loss (model, x, y) -> scalar;
+    a negative strength is the paper's "negative Fisher regularization".
+
+    Tr F as Jastrzebski et al. (2021) estimate it: with labels drawn from p(y|x), n times the
+    squared norm of the batch's mean gradient, unbiased since the mean score is 0; over the weights
+    that are not 0. Labels come from torch's global generator, which a run seeds for each step.
+    """
+    return partial(_fisher_penalty, strength)
+
+
+def _fisher_penalty(strength, model, x, y):
+    logits = model(x)
+    with torch.no_grad():
+        drawn = torch.multinomial(logits.softmax(1), 1)[:, 0]
+    parameters, masks = dict(model.named_parameters()), nonzero_masks(model)
+    gradients = torch.autograd.grad(
+        F.cross_entropy(logits, drawn), list(parameters.values()), create_graph=True
+    )
+    squares = [
+        (g * masks[name] if name in masks else g).square().sum()
+        for name, g in zip(parameters, gradients)
+    ]
+    return F.cross_entropy(logits, y) + strength * len(x) * sum(squares)
