@@ -85,7 +85,7 @@ def sparse_fig6(study):
     """
     (dense, finetuned, scratch), fitted = ends(study, "accuracy"), ends(study, "train_accuracy")
     late, point = onsets(study), dict(least=sparse.POINT, step=study.step())
-    grain = 100 / study.sizes[study.data]["used"]
+    grain = study.step(part="used")
     effects = [
         Effect("points of test accuracy, S - F", scratch - finetuned, **point),
         Effect("points of test accuracy, S - D", scratch - dense, **point),

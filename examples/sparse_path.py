@@ -125,7 +125,7 @@ def sparse_fig8c(study):
 
 def classes_curve(study, alpha):
     """Share of each class among the examples with the largest cosines."""
-    shares = study.results.at("classes", "line", alpha)
+    shares = study.results.at("top_classes", "line", alpha)
     return Curve(f"alpha {alpha}", [f"{k}" for k in range(shares.shape[1])], 100 * shares)
 
 
@@ -228,7 +228,7 @@ def walk(study, unit):
         uneven, differ = above_chance(labels, one.numpy(), far, unit.data.classes, c, rng)
         shares = np.bincount(labels[one.numpy()], minlength=unit.data.classes) / len(one)
         study.log.add(unit.seed, ["line"], alpha, uneven=uneven, differ=differ,
-                      classes=shares.tolist())
+                      top_classes=shares.tolist())
     study.log.add(unit.seed, ["line"], c.alphas[-1], done=1)
 
 

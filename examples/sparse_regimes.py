@@ -81,7 +81,7 @@ def sparse_fig1a(study):
     """
     c = study.config
     keys = {"accuracy": "points of test accuracy", "train_accuracy": "points of training accuracy"}
-    grain = 100 / study.sizes[study.data]["used"]
+    grain = study.step(part="used")
     point = dict(least=sparse.POINT, step=study.step())
     effects = gaps(study, keys, -1, [
         ("accuracy", c.generalisation, point),

@@ -13,36 +13,41 @@ from clp_min.study.plot import draw, figures
 from clp_min.study.record import Results
 
 PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
-SHAPES = {"layers": (4,), "classes": (3, 10)}  # measurements that are lists
+SHAPES = {  # measurements that are lists
+    "layers": (4,), "classes": (3, 10), "top_classes": (10,), "density": (321,), "top": (10,),
+    "areas": (4,),
+}
 
 
 class MadeUp(Results):
-    """Every measurement at every point 0..309; ``changed`` (key, name) has other values."""
+    """Every measurement at every point 0..309, or alpha; ``changed`` (key, name) differs."""
 
-    def __init__(self, seeds, changed=None):
+    def __init__(self, seeds, alphas, changed=None):
         super().__init__(None, seeds)
-        self.changed, self.read = changed, set()
+        self.alphas, self.changed, self.read = alphas, changed, set()
 
     def points(self, key, name):
         self.read.add((key, name))
-        return list(range(310))
+        return self.alphas if name == "line" else list(range(310))
 
     def values(self, key, name):
         self.read.add((key, name))
         salt = "changed" if (key, name) == self.changed else ""
         digest = hashlib.sha256(f"{key} {name} {salt}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        return np.exp(rng.normal(size=(len(self.seeds), 310, *SHAPES.get(key, ()))))
+        size = len(self.seeds), len(self.points(key, name)), *SHAPES.get(key, ())
+        return np.exp(rng.normal(size=size))
 
 
 def made(script, panel, changed=None):
     configs = getattr(script, "CONFIGS", None) or script.phases.CONFIGS
     data = next(data for data, scale in configs if scale == "quick")
-    results = MadeUp([0, 1, 2, 3], changed)
+    alphas = getattr(configs[data, "quick"], "alphas", None)
+    results = MadeUp([0, 1, 2, 3], alphas, changed)
     arguments = SimpleNamespace(to=None)
     study = SimpleNamespace(
         config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
-        data=data, scale="quick", classes=10, step=lambda name=None: 0.05,
+        data=data, scale="quick", classes=10, step=lambda name=None, part="test": 0.05,
     )
     return panel(study), results.read
 

@@ -17,6 +17,11 @@ import pytest
 import revisiting_gradient
 import revisiting_information
 import revisiting_turning_point
+import sparse_fisher
+import sparse_noise
+import sparse_path
+import sparse_regimes
+import sparse_selection
 
 from clp_min.study.panel import standard_seeds
 from clp_min.study.record import Results
@@ -24,9 +29,16 @@ from clp_min.study.record import Results
 SCRIPTS = [
     achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
     phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
+    sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection,
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
-LISTS = {"layers": 4, "classes": (3, 10)}  # measurements that are lists
+LISTS = {  # measurements that are lists
+    "layers": 4, "classes": (3, 10), "top_classes": 10, "density": 321, "top": 10, "areas": 4,
+}
+NEUTRAL = {  # what stands for "no difference", where it is not 1
+    "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
+    "cosine": 0.0, "positive": 50.0,
+}
 STEPS = [0] + [2**i for i in range(11)]
 
 
@@ -34,12 +46,13 @@ class Planted(Results):
     """Measurements with a given mean at every point: mean(key, name, point) + noise. Accuracies and
     places get ``noise`` points, all else a factor exp(noise / 30 z); z standard normal."""
 
-    def __init__(self, mean, noise, rng, powers):
+    def __init__(self, mean, noise, rng, places, alphas):
         super().__init__(None, standard_seeds(8))
-        self.mean, self.noise, self.rng, self.powers, self.known = mean, noise, rng, powers, {}
+        self.mean, self.noise, self.rng, self.known = mean, noise, rng, {}
+        self.places, self.alphas = places, alphas
 
     def points(self, key, name):
-        return STEPS if self.powers else list(range(310))
+        return self.alphas if name == "line" else self.places
 
     def values(self, key, name):
         if (key, name) not in self.known:
@@ -59,10 +72,11 @@ def study_of(script, mean, noise=0.1, rng=None):
     config, powers = configs[data, "quick"], hasattr(script, "phases")
     if powers:  # a place inside, where a probe can fall
         config = replace(config, probe_best=64, colour_best=64, net_least=(64, 64), linear_least=64)
-    results = Planted(mean, noise, rng or np.random.default_rng(0), powers)
+    places, alphas = STEPS if powers else list(range(310)), getattr(config, "alphas", None)
+    results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
         config=config, results=results, seeds=results.seeds, data=data, scale="quick", classes=10,
-        arguments=SimpleNamespace(to=None), step=lambda name=None: 0.05,
+        arguments=SimpleNamespace(to=None), step=lambda name=None, part="test": 0.05,
     )
 
 
@@ -180,6 +194,85 @@ def turning(turn=80, converged=90, size=50.0):
     return mean
 
 
+def regimes(test=(3.0, 10.0), train=(0.0, 20.0), entropy=(0.1, 0.5)):
+    """Points and hundredths of nats that "scratch" is worse than "finetuned" by, at a moderate and
+    at a high sparsity."""
+
+    def mean(key, name, p):
+        gap = {"accuracy": test, "loss": test, "entropy": entropy}.get(key, train)
+        scratch = name.startswith("scratch")
+        worse = gap[float(name.split()[-1]) > 0.9] if scratch else 0.0
+        if key in ("accuracy", "train_accuracy"):
+            return 90.0 - worse
+        return (0.1 if key == "entropy" else 1.0) + (worse if key == "entropy" else worse / 50)
+
+    return mean
+
+
+def by_arm(**values):
+    """Accuracy 90; any other measurement has the value of the first word that its key and the run's
+    name hold, else 1."""
+
+    def mean(key, name, p):
+        text = f"{key} {name}".replace(" ", "_")
+        found = next((v for word, v in values.items() if word in text), None)
+        return (90.0 if key == "accuracy" else NEUTRAL.get(key, 1.0)) if found is None else found
+
+    return mean
+
+
+def memorised(test=60.0, train=80.0, late=60):
+    """Sol-S: test accuracy, training accuracy, epoch from which it memorises; D at 5, F at 10."""
+
+    def mean(key, name, p):
+        scratch = name.startswith("scratch")
+        if key == "memorised":
+            start = 80 if name != "dense" else 0
+            onset = late if scratch else 10 if name != "dense" else 5
+            return 90.0 if p - start >= onset else 10.0
+        ours = {"accuracy": (test, 50.0), "train_accuracy": (train, 99.0)}.get(key, (50.0, 50.0))
+        return ours[0] if scratch else ours[1]
+
+    return mean
+
+
+def trend(rise=10.0, falls=0.3, above=2.0, lost=10.0):
+    """Tr F of scratch: 1 at first, ``rise`` at the measured place and, at moderate sparsity,
+    ``falls`` of that at the end, ``above`` times finetuned's; training accuracy lost at high
+    sparsity."""
+
+    def mean(key, name, p):
+        teacher, sparsity = "teacher" in name, name.split()[-1]
+        high = sparsity in ("0.9", "0.95")
+        if "accuracy" in key:
+            return 90.0 - lost * (high and "scratch" in name)
+        start, place = (100, 30) if teacher else (20, 4)
+        end = rise * (1.0 if high else falls)
+        if "finetuned" in name:
+            return end / above
+        done = (p - start) / place
+        return 1 + (rise - 1) * done if done <= 1 else rise + (end - rise) * (p - start - place) / (
+            309 - start - place
+        )
+
+    return mean
+
+
+def line(slope=-0.12, **values):
+    """Losses along the line from Init-S to Sol-F, and ``by_arm`` for all else."""
+    rest = by_arm(**values)
+    return lambda key, name, p: 2.0 + slope * 10 * p if "loss" in key else rest(key, name, p)
+
+
+def gains(name, points):
+    """A run's accuracy over all others."""
+    return lambda key, run, p: 80.0 + points * (key == "accuracy" and run.startswith(name))
+
+
+def gained(name):
+    return dict(yes=gains(name, 5.0), reversed=gains(name, -5.0), no=gains(name, 0.0))
+
+
 BLUR = dict(
     yes=by_duration(lambda d: 0.5 * d), reversed=by_duration(lambda d: -0.2 * d),
     no=by_duration(lambda d: 0.0),
@@ -240,7 +333,64 @@ PLANTS = {
     "phases_fig6": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, 0.0)),
     "phases_fig7": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, -5.0)),
     "phases_probe_peak": dict(yes=probes(), no=probes(least=1), other=probes(20.0, 0.0)),
+    "sparse_fig1a": dict(
+        yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),
+        other=regimes(train=(9.0, 20.0)),
+    ),
+    "sparse_fig1b": dict(
+        yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),
+        other=regimes(train=(20.0, 20.0)),
+    ),
+    "sparse_fig1c": dict(
+        yes=regimes(), reversed=regimes(entropy=(-0.09, 0.5)), no=regimes(entropy=(0.1, 0.1)),
+    ),
+    "sparse_table2": dict(
+        yes=by_arm(fisher_scratch=3, hessian_scratch=3, jacobian_scratch=3, entropy_scratch=3),
+        reversed=by_arm(fisher_scratch=0.3), no=by_arm(fisher_scratch=3, hessian_scratch=3),
+    ),
+    "sparse_fig4": dict(
+        yes=by_arm(top_scratch=3), reversed=by_arm(top_scratch=0.3), no=by_arm(top=2)
+    ),
+    "sparse_lottery": dict(
+        yes=by_arm(accuracy_lottery=85), reversed=by_arm(accuracy_lottery=95), no=by_arm(),
+    ),
+    "sparse_disagreement": dict(
+        yes=by_arm(areas=0.8, class_correlation=0.5), reversed=by_arm(areas=0.2),
+        no=by_arm(areas=0.8),
+    ),
+    "sparse_fig6": dict(
+        yes=memorised(), reversed=memorised(40.0), no=memorised(50.0), other=memorised(late=10),
+    ),
+    "sparse_fig7": dict(
+        yes=by_arm(fisher_changed_scratch=4, fisher_clean_scratch=2),
+        reversed=by_arm(fisher_changed_scratch=1, fisher_clean_scratch=4),
+        no=by_arm(fisher_changed=3),
+    ),
+    "sparse_fig3": dict(
+        yes=trend(), reversed=trend(0.1), no=trend(falls=1.0), other=trend(above=0.5)
+    ),
+    "sparse_fig11": dict(
+        yes=trend(), reversed=trend(0.1), no=trend(falls=1.0), other=trend(above=0.5)
+    ),
+    "sparse_fig12": dict(yes=trend(), reversed=trend(0.1), no=trend(1.0)),
+    "sparse_table1": dict(yes=trend(), no=trend(lost=0.0), other=trend(falls=1.0)),
+    "sparse_fig8a": dict(yes=line(), reversed=line(0.05), no=lambda k, n, p: (
+        90.0 if k == "accuracy" else 2 + abs(p - 0.5)
+    )),
+    "sparse_fig8b": dict(yes=line(), no=line(cosine=0.05, positive=95)),
+    "sparse_fig8c": dict(
+        yes=line(cosine=0.05, positive=95), reversed=line(cosine=-0.05, positive=5), no=line()
+    ),
+    "sparse_fig9": dict(yes=line(differ=5), reversed=line(differ=-5), no=line()),
+    "sparse_fig10": dict(yes=line(uneven=5), reversed=line(uneven=-5), no=line()),
+    "sparse_path_fisher": dict(
+        yes=line(correlation=0.5), reversed=line(correlation=-0.5), no=line()
+    ),
+    "sparse_alg1": gained("lowest first"), "sparse_alg2": gained("highest"),
+    "sparse_alg3": gained("reducible"), "sparse_hardest_first": gained("hardest first"),
+    "sparse_bilevel": gained("bilevel"), "sparse_regularizer": gained("penalty -0.01 "),
 }
+ABSENT = ("sparse_fig8b",)  # panels that claim an absence alone
 WORDS = {"yes": "reproduced", "reversed": "reversed"}
 CASES = [(name, case) for name, cases in PLANTS.items() for case in cases]
 
@@ -261,7 +411,7 @@ def test_rules__planted_measurements_get_their_word(name, case):
 def test_rules__the_same_under_much_noise_is_undecided(name):
     """Some size of noise leaves open what the claim's own measurements say."""
     script, panel = PANELS[name]
-    noises = (3, 6, 12, 25, 50, 100, 200, 400)
+    noises = (1, 1.5, 2, 3, 6, 12, 25, 50, 100, 200, 400)
     words = [panel(study_of(script, PLANTS[name]["yes"], noise)).verdict for noise in noises]
     assert "undecided" in words and "reversed" not in words, words
 
@@ -288,8 +438,9 @@ def test_rules__exchangeable_noise_is_neither_reproduced_nor_reversed(name):
     (script, panel), rng, words = PANELS[name], np.random.default_rng(5), Counter()
 
     def flat(key, run, p):
-        return 60.0 if key.startswith(("accuracy", "probe")) else 1.0
+        return 60.0 if key.startswith(("accuracy", "probe")) else NEUTRAL.get(key, 1.0)
 
     for _ in range(150):
         words[panel(study_of(script, flat, 3.0, rng)).verdict] += 1
-    assert words["reproduced"] <= 7 and words["reversed"] <= 7, words
+    assert words["reproduced"] <= 7 or name in ABSENT, words
+    assert words["reversed"] <= 7, words

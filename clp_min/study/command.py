@@ -245,9 +245,10 @@ class Study:
         x, y = rng.random((n, channels, side, side), np.float32), np.arange(n) % classes
         return Dataset.from_arrays(name, classes, (x, y), (x[:1000], y[:1000]))
 
-    def step(self, name=None):
-        """The step of an accuracy on the test set of the study's data (or ``name``'s), percent."""
-        return 100 / self.sizes[name or self.data]["test"]
+    def step(self, name=None, part="test"):
+        """The step of an accuracy, percent, on the test set of the study's data (or ``name``'s), or
+        on the training examples in ``part="used"``."""
+        return 100 / self.sizes[name or self.data][part]
 
     # ---- states that are compared later
 
