@@ -36,22 +36,33 @@ def pruned_net(seed=0, norm=False):
     return net, masks, x, torch.arange(20) % 4
 
 
-def test_select_lowest__select_highest__order_and_ties():
-    scores = torch.tensor([3.0, 1.0, 2.0, 1.0, 3.0])
-    assert select_lowest(scores, 3).tolist() == [1, 3, 2]
-    assert select_highest(scores, 3).tolist() == [0, 4, 2]
-    holdout = torch.tensor([3.0, 0.0, 0.0, 1.0, 1.0])
-    assert select_reducible(scores, holdout, 2).tolist() == [2, 4]
-    for bad in (0, 6):
-        for choose in (select_lowest, select_highest):
-            with pytest.raises(ValueError):
-                choose(scores, bad)
-    with pytest.raises(ValueError):
-        select_highest(scores[None], 1)
-    with pytest.raises(ValueError, match="one shape"):
-        select_reducible(scores, holdout[:3], 2)
+SCORES = torch.tensor([3.0, 1.0, 2.0, 1.0, 3.0])
+
+
+def refuses(choose):
+    for scores, n in ((SCORES, 0), (SCORES, 6), (SCORES[None], 1)):
+        with pytest.raises(ValueError, match="n in 1..m"):
+            choose(scores, n)
     with pytest.raises(ValueError, match="nan"):
-        select_lowest(torch.tensor([1.0, float("nan")]), 1)
+        choose(torch.tensor([1.0, float("nan")]), 1)
+
+
+def test_select_lowest__order_and_ties():
+    assert select_lowest(SCORES, 3).tolist() == [1, 3, 2]
+    refuses(select_lowest)
+
+
+def test_select_highest__order_and_ties():
+    assert select_highest(SCORES, 3).tolist() == [0, 4, 2]
+    refuses(select_highest)
+
+
+def test_select_reducible__is_the_difference():
+    holdout = torch.tensor([3.0, 0.0, 0.0, 1.0, 1.0])
+    assert select_reducible(SCORES, holdout, 2).tolist() == [2, 4]
+    refuses(lambda scores, n: select_reducible(scores, 0 * scores, n))
+    with pytest.raises(ValueError, match="one shape"):
+        select_reducible(SCORES, holdout[:3], 2)
 
 
 def test_nonzero_masks__are_the_states_own_through_training():
@@ -109,7 +120,7 @@ def test_hardest_first__falls_from_the_whole_pool_to_uniform():
     assert at(140) == at(150) == [0, 1, 2, 3, 4]
 
 
-def test_select__gets_a_pool_of_its_own_in_every_step_and_the_data_sets_indices():
+def test_sweep__select_gets_a_pool_of_its_own_in_every_step():
     """Holdout scores are looked up by index; the pools differ from step to step; steps per epoch
     are those of plain training; all pools count as scored."""
     seen = []
