@@ -64,6 +64,8 @@ def install(path):
         if name in vars(module) and getattr(vars(module)[name], "__module__", "") == "student"
     ]
     if not names:
-        raise ValueError(f"{path} defines none of: {', '.join(sorted(PUBLIC))}")
+        raise ValueError(
+            f"{path} defines (def, not import) none of: {', '.join(sorted(PUBLIC))}"
+        )
     globals().update({name: vars(module)[name] for name in names})
     return names

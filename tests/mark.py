@@ -51,7 +51,10 @@ def main():
     for path in arguments.paths:
         if not path.exists():
             sys.exit(f"error: {path} does not exist")
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        if not files:
+            sys.exit(f"error: {path} holds no .py file")
+        for file in files:
             print(f"{file.name}: {mark(file, arguments.minutes)}", flush=True)
 
 

@@ -96,7 +96,7 @@ class Study:
     def __init__(self, script, panels, configs, argv=None, options=(), also=lambda study: None):
         self.script, self.argv = Path(script), sys.argv[1:] if argv is None else argv
         self.started, self.work = time.monotonic(), None
-        self.loaded, self.prepared, self.sizes = {}, {}, {}
+        self.loaded, self.prepared, self.sizes, self.stand_ins = {}, {}, {}, set()
         self.classes = None  # of the study's data set, once it is loaded
         self.arguments = parse(self.script, panels, configs, self.argv, options)
         arguments = self.arguments
@@ -212,8 +212,7 @@ class Study:
             found = self.loaded[name]
         if name not in self.sizes:
             self.sizes[name] = _sizes(found, size)
-            real = name in files.SETS and not self.arguments.dry_run
-            if real and (said := missing(found)):
+            if name in files.SETS and name not in self.stand_ins and (said := missing(found)):
                 self.sizes[name]["cut"] = True
                 print(f"{name} is cut here: {said}; other numbers than from the complete set")
         if name == self.data:
@@ -240,6 +239,7 @@ class Study:
             if not self.arguments.dry_run:
                 raise
         print(f"dry run: {name} was not found, random images stand for it")
+        self.stand_ins.add(name)
         n, _, channels, side = files.PUBLISHED[name]
         classes, rng = files.SETS[name][0], np.random.default_rng(0)
         x, y = rng.random((n, channels, side, side), np.float32), np.arange(n) % classes

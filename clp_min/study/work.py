@@ -222,8 +222,8 @@ def share_of(text, environment):
     match = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
     if not match or int(match[1]) >= int(match[2]):
         raise ValueError(
-            f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}: --shard i/n goes"
-            " before it"
+            f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}"
+            + "; or give --shard i/n" * (source != "--shard")
         )
     return int(match[1]), int(match[2])
 
