@@ -215,7 +215,7 @@ def holdout(study, seed, setup):
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
-    c, log = study.config, study.log
+    log = study.log
     plan = schedules(study, sparse.prepare(study, study.seeds[0])[1])
     for unit in study.units(sparse.prepare, plan):
         own = schedules(study, unit.setup, *holdout(study, unit.seed, unit.setup))

@@ -18,6 +18,10 @@ from clp_min.deficits import (
     downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels, pooled_blur,
     random_labels, vertical_flip,
 )
+from clp_min.features import (
+    common_directions, cross_class_similarity, feature_similarity, pseudo_neuron_similarity,
+    within_class_similarity,
+)
 from clp_min.fisher import fisher_trace, per_example_gradient_norms
 from clp_min.gradients import (
     effective_gradient, flat_parameters, full_gradient, gradient_cosines, optimum,
@@ -29,6 +33,10 @@ from clp_min.selection import select_highest, select_lowest, select_reducible
 from clp_min.sparsity import interpolated, magnitude_masks
 from clp_min.train import accuracy, batch_statistics, evaluate, shrink_perturb, training_step
 from theory.binning import gaussian_binned_entropy
+from theory.common_direction import (
+    null_frequency, printed_residual, relu_net_pass, split_along, theorem1_parts, theorem2_holds,
+    theorem2_product, theorem3_share,
+)
 from theory.deep_linear import gated_pathways
 from theory.sgd import (
     interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments,

@@ -204,3 +204,18 @@ def penalised_loss(model, x, y, drawn, strength, masks):
         ((g * masks[n]) if n in masks else g).pow(2).sum() for n, g in zip(names, gradients)
     )
     return loss(y) + strength * len(x) * squares
+
+
+def similarity(features, labels, which):
+    """Mean cosine over ordered pairs i != j: all, of different classes, of the same class."""
+    total, pairs = 0.0, 0
+    for i in range(len(features)):
+        for j in range(len(features)):
+            same = bool(labels[i] == labels[j])
+            if i == j or which == "cross" and same or which == "within" and not same:
+                continue
+            a, b = features[i], features[j]
+            size = float(a.norm() * b.norm())
+            total += float(a @ b) / size if size else 0.0
+            pairs += 1
+    return total / pairs

@@ -1,0 +1,144 @@
+"""The statements of "Trap of feature diversity": each identity at 1e-12, each printed statement
+that fails with its counterexample; NumPy by hand against autograd."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from clp_min import models
+
+from adapters import (
+    null_frequency, printed_residual, relu_net_pass, split_along, theorem1_parts, theorem2_holds,
+    theorem2_product, theorem3_share,
+)
+from compare import EXACT, assert_close, assert_mean
+
+TIGHT = 1e-12
+
+
+def net(seed=0, sizes=(5, 7, 6, 8, 4)):
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=(h, d)) / np.sqrt(d) * 1.4 for d, h in zip(sizes, sizes[1:])]
+    return rng, weights, rng.normal(size=sizes[0]), int(rng.integers(sizes[-1]))
+
+
+def test_relu_net_pass__is_autograds():
+    rng, weights, x, label = net()
+    model = models.mlp((5,), 4, (7, 6, 8), bias=False).double()
+    with torch.no_grad():
+        for p, w in zip(model.parameters(), weights):
+            p.copy_(torch.from_numpy(w))
+    loss = cross_entropy(model(torch.from_numpy(x)[None]), torch.tensor([label]))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    features, deltas, value = relu_net_pass(weights, x, label)
+    assert_close(value, float(loss.detach()), EXACT)
+    for g, delta, feature in zip(gradients, deltas, features):
+        assert_close(g, np.outer(delta, feature), EXACT, 1e-14)
+
+
+@pytest.mark.claim("diversity_lemma1", verdict="holds as corrected")
+@pytest.mark.claim("diversity_lemma2", verdict="holds as corrected")
+def test_split_along__lemmas_1_and_2():
+    """Right: eps = W' (I - CC'/C'C), with eps C = 0 and the least norm. As printed, eps = W' -
+    (CC'/C'C) W', the projection is on the wrong side: d x h by h x h; where h = d, as in all their
+    nets, it runs, eps C is not 0 and C V' + eps' is not W."""
+    rng = np.random.default_rng(0)
+    for h, d in ((6, 4), (5, 5)):
+        w, c = rng.normal(size=(h, d)), 3 * rng.normal(size=h)
+        v, eps = split_along(w, c)
+        assert_close(np.outer(c, v) + eps.T, w, TIGHT, 1e-14)
+        assert np.abs(eps @ c).max() < 1e-13
+        for _ in range(20):  # no other V does better
+            other = w.T - np.outer(v + 0.1 * rng.normal(size=d), c)
+            assert np.linalg.norm(other) > np.linalg.norm(eps)
+    printed = printed_residual(w, c)
+    assert np.linalg.norm(printed @ c) > 1
+    assert np.linalg.norm(np.outer(c, v) + printed.T - w) > 1
+    with pytest.raises(ValueError):
+        printed_residual(rng.normal(size=(6, 4)), rng.normal(size=6))
+
+
+@pytest.mark.claim("diversity_theorem1", verdict="holds as corrected")
+def test_theorem1_parts__sum_to_the_step():
+    """Exact for one example and one plain step, W_{l+1} before it. The number of terms is 1 + rank
+    (eps), not h + 1; V_i'C = 0, where U_i'C = 0 is printed, which has no meaning for h != h'."""
+    for seed in range(5):
+        rng, weights, x, label = net(seed)
+        for layer in (0, 1, 2):
+            c = rng.normal(size=weights[layer + 1].shape[0])
+            primary, parts, step = theorem1_parts(weights, layer, c, x, label, 0.1)
+            size = np.abs(step).max()
+            assert np.abs(primary + parts.sum(0) - step).max() < TIGHT * size
+            _, eps = split_along(weights[layer + 1], c)
+            _, s, vh = np.linalg.svd(eps, full_matrices=False)
+            assert np.abs(vh[s > 1e-12] @ c).max() < 1e-12
+            h, h_next = weights[layer + 1].shape[::-1]
+            assert (s > 1e-12 * s[0]).sum() == min(h, h_next - 1)  # C takes one rank
+            # W after the step in its place: percents off
+            features, deltas, _ = relu_net_pass(weights, x, label)
+            after = list(weights)
+            after[layer + 1] = weights[layer + 1] - 0.1 * np.outer(
+                deltas[layer + 1], features[layer + 1]
+            )
+            v, eps_after = split_along(after[layer + 1], c)
+            gate = (weights[layer] @ features[layer] > 0).astype(float)
+            total = np.outer(v, c) + eps_after
+            wrong = -0.1 * np.outer(gate * (total @ deltas[layer + 1]), features[layer])
+            assert np.abs(wrong - step).max() > 1e-4 * size
+
+
+@pytest.mark.claim("diversity_fig5", verdict="does not follow")
+@pytest.mark.claim("diversity_theorem2", verdict="fails as printed")
+def test_theorem2_product__exact_condition_and_counterexamples():
+    """cos(dV, F) is 1 or -1 for any C (Fig. 5 verifies nothing). The product is sgn(C'delta) cos(V,
+    W'delta); it is >= 0 exactly if |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta. A sigma_max(eps)
+    of .024 |V| does not do; where C is a left singular vector of W any sigma_max will."""
+    rng = np.random.default_rng(1)
+    for _ in range(2000):
+        w, c = rng.normal(size=(6, 5)), rng.normal(size=6)
+        c /= np.linalg.norm(c)
+        delta, feature = rng.normal(size=6), rng.normal(size=5)
+        v, _ = split_along(w, c)
+        product = theorem2_product(w, c, delta, feature)
+        expected = np.sign(c @ delta) * v @ (w.T @ delta)
+        expected /= np.linalg.norm(v) * np.linalg.norm(w.T @ delta)
+        assert abs(product - expected) < 1e-12
+        assert (product >= 0) == theorem2_holds(w, c, delta)
+    # small sigma_max is not enough: C'delta nearly 0, and eps leads against V
+    c, v = np.eye(4)[0], np.eye(3)[0]
+    w = np.outer(c, v) + 0.024 * np.outer(np.eye(4)[1], v)
+    _, eps = split_along(w, c)
+    assert np.linalg.svd(eps)[1][0] < 0.025 * np.linalg.norm(v)
+    delta = 1e-4 * c - np.eye(4)[1]
+    assert theorem2_product(w, c, delta, np.ones(3)) < 0 and not theorem2_holds(w, c, delta)
+    # and not needed: C a left singular vector
+    w = rng.normal(size=(6, 5))
+    c = np.linalg.svd(w)[0][:, 4]  # of the SMALLEST singular value
+    v, eps = split_along(w, c)
+    assert np.linalg.svd(eps)[1][0] > np.linalg.norm(v)
+    assert all(theorem2_holds(w, c, rng.normal(size=6)) for _ in range(500))
+
+
+@pytest.mark.parametrize("h, d, expected", [(16, 16, 0.7553), (32, 8, 0.6467), (8, 32, 0.8640)])
+def test_null_frequency__by_sampling(h, d, expected):
+    """Random weights and directions give a positive product in 65 to 86 % of cases: what any
+    frequency must be held against (20,000 draws)."""
+    rng = np.random.default_rng(0)
+    assert abs(null_frequency(h, d) - expected) < 1e-4
+    w = rng.normal(size=(20_000, h, d))
+    c, delta = rng.normal(size=(2, 20_000, h))
+    product = (c * delta).sum(1) * np.einsum("nhd,nh,nkd,nk->n", w, c, w, delta, optimize=True)
+    assert_mean(product > 0, null_frequency(h, d))
+    with pytest.raises(ValueError):
+        null_frequency(1, 5)
+
+
+@pytest.mark.claim("diversity_theorem3", verdict="does not follow")
+def test_theorem3_share__is_an_assumption():
+    """One sign for all examples of a category: true where the deltas are alike, .5 where they are
+    not; nothing in the proof makes them so."""
+    rng = np.random.default_rng(0)
+    c, alike = rng.normal(size=9), rng.normal(size=9)
+    assert theorem3_share(None, c, alike + 0.01 * rng.normal(size=(50, 9))) == 1.0
+    assert theorem3_share(None, c, rng.normal(size=(4000, 9))) < 0.55

@@ -1,0 +1,103 @@
+"""The common direction of weight changes: Lemmas 1 and 2, Theorems 1 to 3 of "Trap of feature
+diversity in the learning of MLPs", for a ReLU net without biases, backpropagation by hand.
+
+Column vectors; layer l: F_l = D_l W_l F_{l-1}, F_0 = x, no ReLU after the last W_L. delta_l (h_l,)
+is the gradient of the cross-entropy in W_l F_{l-1}, so that one plain step changes W_l by
+-lr delta_l F_{l-1}'.
+"""
+
+import numpy as np
+
+
+def relu_net_pass(weights, x, label):
+    """Forward and backward pass of one example x (d,) -> (features [F_0 .. F_{L-1}], deltas
+    [delta_1 .. delta_L], loss); weights: list of (h, d)."""
+    features, gates = [np.asarray(x, dtype=np.float64)], []
+    for w in weights[:-1]:
+        z = w @ features[-1]
+        gates.append((z > 0).astype(float))
+        features.append(z * gates[-1])
+    logits = weights[-1] @ features[-1]
+    e = np.exp(logits - logits.max())
+    p = e / e.sum()
+    delta = p - np.eye(len(p))[label]
+    deltas = [delta]
+    for w, gate in zip(weights[:0:-1], gates[::-1]):
+        deltas.insert(0, gate * (w.T @ deltas[0]))
+    return features, deltas, float(-np.log(p[label]))
+
+
+def split_along(w, c):
+    """(V, eps) with W = C V' + eps' and eps C = 0, for W (h, d), C (h,): V = W'C / C'C and eps =
+    W' (I - CC'/C'C) (d, h), the decomposition of least |eps|_F. Lemma 1 for a change of W."""
+    v = w.T @ c / (c @ c)
+    return v, w.T - np.outer(v, c)
+
+
+def printed_residual(w, c):
+    """eps as Lemmas 1 and 2 print it: W' - (CC'/C'C) W', which exists for h = d alone."""
+    return w.T - np.outer(c, c) / (c @ c) @ w.T
+
+
+def theorem1_parts(weights, layer, c_next, x, label, lr):
+    """Theorem 1 for one example and one plain step of rate ``lr`` on it -> (primary part (h, d),
+    the other parts (rank, h, d) by falling singular value, the step's own change of W_l (h, d)).
+
+    layer: l from 0; c_next: the direction C (h',) of layer l + 1, whose W is the one BEFORE the
+    step. The printed factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
+    """
+    features, deltas, _ = relu_net_pass(weights, x, label)
+    own, above = features[layer], features[layer + 1]
+    gate = (weights[layer] @ own > 0).astype(float)
+    v, eps = split_along(weights[layer + 1], c_next)
+    change_next = -lr * np.outer(deltas[layer + 1], above)  # of W_{l+1}, on the same step
+    dv, deps = split_along(change_next, c_next)
+    through = np.outer(above, own) / (above @ above)
+    primary = (gate * v)[:, None] * ((c_next @ c_next) * (dv @ through))[None, :]
+    u, s, vh = np.linalg.svd(eps, full_matrices=False)
+    parts = [
+        size * np.outer(gate * u[:, i], (vh[i] @ deps.T) @ through) for i, size in enumerate(s)
+    ]
+    return primary, np.array(parts), -lr * np.outer(deltas[layer], own)
+
+
+def theorem2_product(w, c, delta, feature):
+    """cos(dV, F) cos(V, dF) for a step on one example, dF = -W'delta: sgn(C'delta) cos(V, W'delta)
+    whatever F is, as long as it is not 0."""
+    v, _ = split_along(w, c)
+    dv = -(c @ delta) / (c @ c) * feature
+    change = -w.T @ delta
+
+    def cosine(a, b):
+        return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+    return cosine(dv, feature) * cosine(v, change)
+
+
+def theorem2_holds(w, c, delta):
+    """The exact condition for a product >= 0: |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta, for a
+    unit C. The printed one, "sigma_max(eps) small enough", is neither needed nor enough."""
+    v, eps = split_along(w, c)
+    along = c @ delta
+    return (v @ v) * abs(along) >= -np.sign(along) * (v @ eps @ delta)
+
+
+def null_frequency(h, d, nodes=20_001):
+    """How often Theorem 2's product is positive for Gaussian W (h, d) and independent random C and
+    delta: 1/2 + E[a] / pi with a = arctan(chi_d / chi_{h-1}), 3/4 at h = d about.
+
+    The angle a has density in proportion to sin(a)^(d-1) cos(a)^(h-2). h, d >= 2.
+    """
+    if h < 2 or d < 2:
+        raise ValueError(f"h and d must be at least 2, got {h} and {d}")
+    a = np.linspace(0, np.pi / 2, nodes)[1:-1]
+    log = (d - 1) * np.log(np.sin(a)) + (h - 2) * np.log(np.cos(a))
+    density = np.exp(log - log.max())
+    return 0.5 + float((a * density).sum() / density.sum()) / np.pi
+
+
+def theorem3_share(w, c, deltas):
+    """Theorem 3 says that the sign of C'delta(x) is one for all examples of a category; it is an
+    assumption. The share of the majority's sign, deltas (n, h)."""
+    signs = np.sign(deltas @ c)
+    return float(max((signs > 0).mean(), (signs < 0).mean()))
