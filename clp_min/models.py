@@ -36,13 +36,14 @@ def linear_softmax(shape, classes, bias=False, init=None):
 
 
 def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
-    """Fully connected net with ``hidden`` widths; ``norm`` puts
-    BatchNorm1d before each activation."""
+    """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each activation
+    (True), or another module made for a width."""
     sizes, layers = (math.prod(shape), *hidden, classes), [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         layers.append(nn.Linear(inputs, outputs, bias=bias))
         if i < len(sizes) - 2:
-            layers += ([nn.BatchNorm1d(outputs)] if norm else []) + [activation()]
+            made = nn.BatchNorm1d if norm is True else norm
+            layers += ([made(outputs)] if norm else []) + [activation()]
     return _finished(nn.Sequential(*layers), init)
 
 

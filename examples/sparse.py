@@ -72,7 +72,7 @@ QUICK = dict(
 )
 SHAPES = QUICK | dict(net=partial(models.mlp, hidden=(256, 256), init=models.kaiming_normal))
 CNN = partial(models.small_cnn, widths=(16, 32, 32), norm=True, init=models.kaiming_normal)
-CIFAR = QUICK | dict(train_size=2000, side=16, net=CNN)
+CIFAR = SHAPES | dict(train_size=2000, side=16)
 TINY = dict(
     seeds=1, train_size=200, dense_epochs=2, sparse_epochs=2, dense_milestones=(1,),
     sparse_milestones=(1,), fisher_examples=20, batch_size=50,

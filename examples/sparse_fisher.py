@@ -51,7 +51,8 @@ ROWS = dict(
 )
 GENERATOR = (("noise", 0.25), ("amplitude", (0.5, 1.0)))
 CONFIGS = sparse.configs(
-    Config, shapes=ROWS | dict(net=sparse.CNN, generator=GENERATOR), cifar10=ROWS,
+    Config, shapes=ROWS | dict(net=sparse.CNN, generator=GENERATOR),
+    cifar10=ROWS | dict(net=sparse.CNN),
     smoke=dict(
         moderate=(0.5,), high=(0.9,), middle=1, small_epochs=(2, 2), small_milestones=(1,),
         small_middle=1, measure_every=1,

@@ -45,9 +45,7 @@ class Config(sparse.Config):
 SMALL = partial(models.mlp, hidden=(32,), init=models.kaiming_normal)
 ROWS = dict(generalisation=0.85, optimisation=0.94, labels="signs")
 CONFIGS = sparse.configs(
-    Config, shapes=ROWS | dict(small_net=SMALL),
-    cifar10=ROWS | dict(sparse_epochs=30, sparse_milestones=(15, 22), dense_epochs=30,
-                        dense_milestones=(15, 22)),
+    Config, shapes=ROWS | dict(small_net=SMALL), cifar10=ROWS | dict(small_net=SMALL),
     smoke=dict(strengths=(0.01,)),
 )
 CONTROLS = {"uniform": "uniform, same pools", "longer": "uniform, same forward passes"}
