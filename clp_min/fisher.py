@@ -16,6 +16,7 @@ layer's name; for a new model one example is compared with autograd. ``method="a
 rules.
 """
 
+import copy
 import weakref
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clp_min.layer_rules import check_layer, layer_rule
+from clp_min.seeding import generator as seeded
 
 CHUNK_FLOATS = 2**21  # of the first convolution's output: a chunk of examples stays in the cache
 FACTOR_FLOATS = 2**22  # of the matrices that "signs" diagonalises at a time
@@ -441,6 +443,8 @@ def _compare_with_autograd(model, x, logits, cotangent, norms, masks):
     for name, value in squares.items():
         ours = float(norms[name][i]) if torch.is_tensor(norms.get(name)) else 0.0
         if not abs(ours - value) <= tolerance * (value + total / 20_000):
+            if logits.dtype == torch.float32 and _holds_in_float64(model, x, i, masks):
+                break
             raise ValueError(
                 f"layer {name!r}: its rule gives {ours:.4g} for one example's squared gradient,"
                 f" autograd {float(value):.4g}: is the batch not along axis 0, or are its weights"
@@ -448,3 +452,14 @@ def _compare_with_autograd(model, x, logits, cotangent, norms, masks):
             )
     if len(x) > 1:
         _CHECKED[model].add(kind)
+
+
+def _holds_in_float64(model, x, i, masks):
+    """The same for a copy of the model in float64, which has the last word: in float32 an example
+    alone can round to the other side of a ReLU than in its batch, and then both are right."""
+    two = x[[i, (i + 1) % len(x)]].double()
+    try:
+        _by_rules(copy.deepcopy(model).double(), two, "signs", masks, seeded(x.device, "check"))
+    except (ValueError, RuntimeError):
+        return False
+    return True

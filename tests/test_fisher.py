@@ -594,3 +594,24 @@ def test_by_weight_layer__batchnorm_counts_with_the_convolution_before_it():
     per_layer = fisher_trace(model, torch.randn(3, 3, 8, 8, dtype=torch.float64)).per_layer
     first, norm, second, other, last = per_layer.values()
     assert_close(by_weight_layer(per_layer, model), [first + norm, second + other, last], EXACT)
+
+
+def test_fisher_trace__a_flipped_gate_in_float32_is_no_wrong_rule(monkeypatch):
+    """In float32 an example alone can round to the other side of a ReLU than in its batch. The
+    comparison with autograd then asks float64; a rule that is wrong there too is still refused."""
+    from clp_min import fisher
+
+    model, x = models.small_cnn((1, 8, 8), 3, (4, 4), pool=1).eval(), torch.randn(6, 1, 8, 8)
+    plain = fisher._squares_by_autograd
+
+    def rounded(model, one, cotangents, masks):
+        logits, squares = plain(model, one, cotangents, masks)
+        factor = 1.2 if one.dtype in wrong else 1.0
+        return logits, [{k: v * factor for k, v in s.items()} for s in squares]
+
+    monkeypatch.setattr(fisher, "_squares_by_autograd", rounded)
+    wrong = {torch.float32}
+    fisher_trace(model, x)
+    wrong.add(torch.float64)
+    with pytest.raises(ValueError, match="its rule gives"):
+        fisher_trace(models.small_cnn((1, 8, 8), 3, (4, 4), pool=1).eval(), x)

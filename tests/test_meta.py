@@ -21,7 +21,7 @@ from clp_min.seeding import generator
 from clp_min.selection import (
     bilevel, by_fisher, fisher_penalty, hardest_first, reducible, select_highest, uniform,
 )
-from clp_min.sparsity import interpolated, prune_and_redraw
+from clp_min.sparsity import interpolated
 from clp_min.train import Setup, cross_entropy, training_step
 
 PACKAGE = Path(__file__).parent.parent / "clp_min"

@@ -22,8 +22,9 @@ from clp_min.study.record import write_atomically
 PAPERS = {  # prefix of a panel -> the work
     "achille": "Achille, Rovere & Soatto, *Critical learning periods in deep networks*",
     "revisiting": "*Revisiting critical learning periods in deep neural networks*",
-    "sparse": "Ye, Wang & Chen, *Generalization and memorization in sparse neural networks* (a draft)",
+    "sparse": "*Generalization and memorization in sparse neural networks* (a draft)",
     "phases": "*Understanding and leveraging the learning phases of neural networks*",
+    "diversity": "*Trap of feature diversity in the learning of MLPs*",
     "": "closed forms: SGD, softmax, binning, deep linear networks",
 }
 # in the table of verdicts
