@@ -253,12 +253,24 @@ def above_chance(labels, one, other, classes, c, rng):
     return ((statistics(labels) - chance.mean(0)) / spread).tolist()
 
 
+MLP = "the fully connected net of sparse_regimes instead of the convolutional one; no BatchNorm"
+OPTIONS = [("--net", dict(choices=["mlp"], help=MLP), "{}")]
+
+
+def prepare(study, seed):
+    """(Dataset, Setup) of the net asked for."""
+    data, setup = sparse.prepare(study, seed)
+    if study.arguments.net:
+        setup = sparse.setup_of(study.config, data, sparse.SHAPES["net"])
+    return data, setup
+
+
 def main(argv=None):
-    study = Study(__file__, PANELS, CONFIGS, argv)
+    study = Study(__file__, PANELS, CONFIGS, argv, OPTIONS)
     c = study.config
-    last = sparse.last_layer(sparse.prepare(study, study.seeds[0])[1])
+    last = sparse.last_layer(prepare(study, study.seeds[0])[1])
     kept = {f"scratch {c.sparsity}": "start", f"finetuned {c.sparsity}": "solution"}
-    for unit in study.units(sparse.prepare, sparse.solutions(c, last, [c.sparsity])):
+    for unit in study.units(prepare, sparse.solutions(c, last, [c.sparsity])):
         for epoch, state, names in study.work.trained(unit):
             final = epoch in sparse.ends(c) and not state.event
             if final:
