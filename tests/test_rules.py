@@ -10,6 +10,7 @@ import achille_deficits
 import achille_layers
 import achille_window
 import blur_deficit
+import diversity_directions
 import diversity_dynamics
 import diversity_normalization
 import numpy as np
@@ -32,15 +33,19 @@ SCRIPTS = [
     achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
     phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
-    diversity_normalization,
+    diversity_directions, diversity_normalization,
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
 LISTS = {  # measurements that are lists
+    **dict.fromkeys(("strengths", "strengths_start", "recursive"), (5, 5)), "by_class": 10,
+    **dict.fromkeys(("parts", "parts_start"), (5, 5)),
+    **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), 5),
     "layers": 4, "classes": (3, 10), "top_classes": 10, "density": 321, "top": 10, "areas": 4,
 }
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
-    "cosine": 0.0, "positive": 50.0,
+    "cosine": 0.0, "positive": 50.0, "with_v": 0.0, "agree": 0.7506, "agree_measured": 0.7506,
+    "o": 0.0, "terms": 0.0,
 }
 STEPS = [0] + [2**i for i in range(11)]
 
@@ -302,6 +307,24 @@ def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.
     return mean
 
 
+def directed(late=10.0, early=5.0, by_class=(90,) + (5,) * 9, **values):
+    """Strengths of the first direction, and of the primary part, over the others' 1, before the
+    switch and at step 0; accuracies by category; any other measurement by its name."""
+    loss = two_phases()
+
+    def mean(key, name, p):
+        if key in values:
+            return values[key]
+        if key == "by_class":
+            return np.array(by_class, dtype=float)
+        if key.startswith(("strengths", "parts", "recursive")):
+            return np.array([early if key.endswith("start") else late, 1.0, 1.0, 1.0, 1.0])
+        return NEUTRAL.get(key, loss(key, name, p))
+
+    mean.calm = loss.calm
+    return mean
+
+
 BLUR = dict(
     yes=by_duration(lambda d: 0.5 * d), reversed=by_duration(lambda d: -0.2 * d),
     no=by_duration(lambda d: 0.0),
@@ -441,6 +464,22 @@ PLANTS |= {
     "diversity_fig10": dict(
         yes=two_phases(), reversed=two_phases((0.8, 0.5, 0.3)), no=two_phases(normed=(0.3, 0.3))
     ),
+}
+PLANTS |= {
+    **{
+        name: dict(yes=directed(), reversed=directed(0.1), no=directed(early=20.0))
+        for name in ("diversity_fig4", "diversity_table1")
+    },
+    "diversity_fig5": dict(
+        yes=directed(with_v=0.5), reversed=directed(with_v=-0.5), no=directed()
+    ),
+    "diversity_fig6": dict(
+        yes=directed(agree=0.95, agree_measured=0.9), reversed=directed(agree=0.4), no=directed()
+    ),
+    "diversity_fig7": dict(
+        yes=directed(), reversed=directed(by_class=(60,) * 10), no=directed(by_class=(5,) * 10)
+    ),
+    "diversity_fig17": dict(yes=directed(terms=1.0), reversed=directed(terms=-1.0), no=directed()),
 }
 ABSENT = ("sparse_fig8b",)  # panels that claim an absence alone
 WORDS = {"yes": "reproduced", "reversed": "reversed"}
