@@ -95,12 +95,18 @@ def sparse_fig1a(study):
 
 
 def opening(study):
-    """From which sparsity on the training gap is more than a point on the mean."""
+    """From which sparsity on the training gap is more than a point on the mean, and what is left of
+    all weights, the last layer's too, where the regimes are tested."""
     found = [sparse.pair(study, "train_accuracy", s) for s in study.config.sparsities]
     wide = [(f - s).mean() > sparse.POINT for f, s in found]
     first = next((i for i in range(len(wide)) if all(wide[i:])), None)
     where = study.config.sparsities[first] if first is not None else "no sparsity"
-    return f"; the training gap is above 1 point from {where} on"
+    kept = [
+        f"{100 * study.results.final('share_kept', f'scratch {s}').mean():.1f} % at {s}"
+        for s in (study.config.generalisation, study.config.optimisation)
+    ]
+    left = " and ".join(kept)
+    return f"; the training gap is above 1 point from {where} on; of all weights are left {left}"
 
 
 def sparse_fig1b(study):
