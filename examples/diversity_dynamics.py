@@ -28,7 +28,7 @@ class Config(diversity.Config):
 
 
 CONFIGS = diversity.configs(
-    Config, dict(nets=((6, 128), (7, 128), (8, 128), (8, 256))), dict(nets=((4, 16), (5, 16)))
+    Config, dict(nets=((6, 128), (8, 128), (8, 256))), dict(nets=((4, 16), (5, 16)))
 )
 STEP = dict(x="step")
 
