@@ -18,8 +18,10 @@ from clp_min import models
 from clp_min.schedule import Phase, sweep
 from clp_min.selection import uniform
 from clp_min.sparsity import prune, prune_and_redraw
-from clp_min.train import Setup
+from clp_min.train import Setup, batch_statistics
 
+import oracles
+from adapters import magnitude_masks
 from compare import EXACT, assert_close, assert_mean
 
 
@@ -47,6 +49,41 @@ def test_noise_measure__memorised_counts_changed_labels_alone():
     keys = "memorised", "correct_changed", "correct_clean", "train_accuracy"
     assert [said["given"][key] for key in keys] == [100, 0, 100, 100]
     assert [said["true"][key] for key in keys] == [0, 100, 100, 75]
+
+
+def test_noise_measure__traces_of_changed_and_clean_labels_over_kept_weights():
+    """By the oracle's double loop, on the examples whose label was changed and on the others, the
+    pruned weights not counted; at an event the net has the measured images' own statistics."""
+    torch.manual_seed(0)
+    net = models.mlp((4,), 3, (6,), norm=True).double().eval()
+    masks = magnitude_masks(net, 0.5)
+    x, true = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    given = torch.where(torch.arange(20) < 8, (true + 1) % 3, true)
+    run = SimpleNamespace(
+        seed=0, data=SimpleNamespace(train=(x, true), test=(x, true)),
+        setup=SimpleNamespace(y=given),
+    )
+    config = SimpleNamespace(fisher_examples=10, labels="expected")
+    study = SimpleNamespace(config=config, wants=lambda *panels: True)
+    for event in (False, True):
+        state = SimpleNamespace(model=net, event=event, epoch=3, masks=masks)
+        found = sparse_noise.measure(study, run, state)
+        own = batch_statistics(net, x) if event else net
+        for kind, part in (("changed", x[:5]), ("clean", x[8:13])):
+            expected = oracles.fisher_trace(own, part, masks)
+            assert_close(found[f"fisher_{kind}"], expected, EXACT)
+
+
+def test_noise_prepare__redraws_three_tenths_of_the_training_labels():
+    study = sparse_noise.Study(
+        sparse_noise.__file__, sparse_noise.PANELS, sparse_noise.CONFIGS,
+        ["--scale", "smoke", "--dry-run"],
+    )
+    data, setup = sparse_noise.prepare(study, 0)
+    again = sparse_noise.prepare(study, 0)[1]
+    changed = int((setup.y != data.train[1]).sum())
+    assert torch.equal(setup.x, data.train[0]) and torch.equal(setup.y, again.y)
+    assert 0.15 * 200 < changed <= 0.3 * 200  # of 60 redrawn about a tenth stay right
 
 
 def test_area__is_how_often_a_positive_scores_higher():
