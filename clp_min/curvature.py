@@ -4,12 +4,14 @@ spectrum without ever forming it, the norm of the input-output Jacobian, the ent
     H = (1/n) sum_i  d^2 (-log p(y_i | x_i)) / d theta^2    ("Generalization and memorization in
                                                             sparse neural networks", Eq. 2.1)
 
-All in eval mode. Flat vectors (p,) follow model.parameters(). With ``masks`` the Hessian is that of
-the kept weights: rows and columns of pruned ones are 0.
+All in eval mode, of nets that draw no random numbers. Flat vectors (p,) follow
+model.parameters(). With ``masks`` the Hessian is that of the kept weights: rows and columns of
+pruned ones are 0.
 """
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clp_min.layer_rules import check_layer
 
@@ -22,6 +24,8 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
     """
     _check(model, x, y)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     parameters = list(model.parameters())
     sizes = [p.numel() for p in parameters]
     kept = _flat_mask(model, masks) if masks else None
@@ -190,7 +194,7 @@ def entropies(logits):
 
 def _gradient_graph(model, parameters, x, y, n):
     """The gradient of these examples' part of the mean loss over n, with its graph."""
-    with torch.enable_grad():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
         loss = F.cross_entropy(model(x), y, reduction="sum") / n
         return torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
 
@@ -220,5 +224,7 @@ def _check(model, x, y):
             f"x and y must hold as many examples, at least 1, and y integers; got {len(x)},"
             f" {len(y)}, {y.dtype}"
         )
+    if y.device.type != "meta" and int(y.min()) < 0:
+        raise ValueError(f"y must hold labels from 0 on, got {int(y.min())}")
     if not all(p.requires_grad for p in model.parameters()):
         raise ValueError("a parameter is frozen (requires_grad is False)")

@@ -6,6 +6,7 @@ Flat vectors (p,) follow model.parameters().
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clp_min.fisher import per_example_gradient_norms
 
@@ -116,32 +117,38 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
     """Cosine (n,) of each example's negative cross-entropy gradient with a direction (p,): which
     examples pull along it (Fig. 8 of the sparse paper), float64.
 
-    No per-example gradient is formed: all g_i . d come from one forward-mode derivative of the n
-    losses along d, the norms from ``per_example_gradient_norms``. masks: kept weights only. An
-    example without a gradient has cosine 0. ValueError: a direction of another length, or zero on
-    the kept weights; and what the norms refuse.
+    No per-example gradient is formed: one forward-mode derivative of the logits along d gives
+    g_i . d = sum_c (p_c - y_c) dz_c, with p - y in float64 and without a difference, so that it
+    holds for fitted examples too; the norms are ``per_example_gradient_norms``. masks: kept weights
+    only. An example without a gradient has cosine 0. ValueError: a direction of another length, or
+    zero on the kept weights; x and y of different lengths; and what the norms refuse.
     """
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"x and y must have one length, at least 1; got {len(x)} and {len(y)}")
     shapes = {name: p.shape for name, p in model.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
     if direction.shape != (sum(sizes),):
         raise ValueError(f"direction must be ({sum(sizes)},), got {tuple(direction.shape)}")
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
     parts = dict(zip(shapes, direction.split(sizes)))
     tangent = {
-        name: part.view(shapes[name]) * (masks or {}).get(name, True)
+        name: (part.view(shapes[name]) * (masks or {}).get(name, True)).to(parameters[name].dtype)
         for name, part in parts.items()
     }
     length = torch.stack([part.double().norm() for part in tangent.values()]).norm()
     if direction.device.type != "meta" and not length > 0:
         raise ValueError("the direction is zero on the weights that count")
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
     found = []
     for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
-
-        def losses(theta, xb=xb, yb=yb):
-            logits = torch.func.functional_call(model, theta, (xb,))
-            return F.cross_entropy(logits, yb, reduction="none")
-
-        _, along = torch.func.jvp(losses, (parameters,), (tangent,))
         norms = per_example_gradient_norms(model, xb, yb, masks).sqrt()
-        found.append(-along.double() / (norms * length).clamp(min=1e-300))
+
+        def logits_of(theta, xb=xb):
+            return torch.func.functional_call(model, theta, (xb,))
+
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no forward-mode derivative
+            logits, dz = torch.func.jvp(logits_of, (parameters,), (tangent,))
+        others = logits.double().softmax(1).scatter(1, yb[:, None], 0.0)
+        residual = others.scatter(1, yb[:, None], -others.sum(1, keepdim=True))
+        along = (residual * dz.double()).sum(1)
+        found.append(-along / (norms * length).clamp(min=1e-300))
     return torch.cat(found)

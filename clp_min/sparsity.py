@@ -91,7 +91,7 @@ def share_kept(model, masks):
     """Share of all weights of Conv2d and Linear layers that the masks keep, of those that they do
     not cover too."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    total = sum(layer.weight.numel() for layer in layers)
+    total = sum(w.numel() for w in {id(layer.weight): layer.weight for layer in layers}.values())
     return 1 - sum(int((~mask).sum()) for mask in masks.values()) / total
 
 

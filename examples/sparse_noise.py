@@ -162,7 +162,7 @@ def prepare(study, seed):
 def measure(study, run, state):
     """Accuracies, shares and Fisher traces at one point -> values for the log."""
     c, (x, true) = study.config, run.data.train
-    model, given = sparse.measured(state, x), run.setup.y
+    model, given = sparse.measured(state, x[: c.fisher_examples]), run.setup.y
     predicted = predict(model, x).argmax(1)
     changed = given != true
 

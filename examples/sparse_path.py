@@ -206,7 +206,7 @@ def walk(study, unit):
     chosen = {}
     for alpha in c.alphas:
         plain = interpolated(model, start["model"], end["model"], alpha)
-        own = interpolated(model, start["model"], end["model"], alpha, x)
+        own = interpolated(model, start["model"], end["model"], alpha, some[0])
         values = {}
         for net, ending in ((own, ""), (plain, "_interpolated")):
             values[f"loss{ending}"] = evaluate(net, x, y)[1]

@@ -34,12 +34,13 @@ class Config(sparse.Config):
     # ---- estimators; ours
     trace_products: int = 60  # products with the Hessian for its trace
     lanczos_steps: int = 64
+    hessian_batch: int | None = 64  # examples at a time: the graph takes 34 MB an image
     starts: int = 2
     grid: tuple = (-2.0, 60.0, 311)  # of the spectrum: from, to, points
     width: float = 0.2  # of the Gaussian that stands for one eigenvalue
 
 
-ROWS = dict(sparsities=(0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98), trace_products=60,
+ROWS = dict(sparsities=(0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.96, 0.98), hessian_batch=None,
             table=(0.7, 0.75, 0.8, 0.82, 0.85, 0.9), grid=(-1.0, 15.0, 321), width=0.1)
 CONFIGS = sparse.configs(
     Config, shapes=ROWS, cifar10=ROWS,
@@ -301,7 +302,7 @@ def measure(study, run, epoch, state, name):
     if sparsity in c.table and "lottery" not in name and study.wants(sparse_table2):
         trace = fisher_trace(state.model, some[0], c.labels, state.masks, draw)
         hessian, error = hessian_trace(
-            state.model, *some, c.trace_products, draw, state.masks, "hutch++"
+            state.model, *some, c.trace_products, draw, state.masks, "hutch++", c.hessian_batch
         )
         values |= dict(
             fisher=trace.total, fisher_median=float(trace.per_example.median()), hessian=hessian,
@@ -309,7 +310,9 @@ def measure(study, run, epoch, state, name):
             jacobian_probabilities=jacobian_norm(state.model, some[0], "probabilities"),
         )
     if sparsity == c.generalisation and "lottery" not in name and study.wants(sparse_fig4):
-        found = hessian_spectrum(state.model, *some, c.lanczos_steps, c.starts, draw, state.masks)
+        found = hessian_spectrum(
+            state.model, *some, c.lanczos_steps, c.starts, draw, state.masks, c.hessian_batch
+        )
         grid = torch.linspace(*c.grid[:2], int(c.grid[2]), dtype=torch.float64)
         density = spectral_density(*found, grid, c.width)
         top = found[0].mean(0).flip(0)[: min(10, c.lanczos_steps)]

@@ -48,7 +48,7 @@ CONFIGS = sparse.configs(
     Config, shapes=ROWS | dict(small_net=SMALL), cifar10=ROWS | dict(small_net=SMALL),
     smoke=dict(strengths=(0.01,)),
 )
-CONTROLS = {"uniform": "uniform, same pools", "longer": "uniform, same forward passes"}
+CONTROLS = {"uniform": "uniform, same pools", "longer": "uniform, 4 x the epochs"}
 
 
 def gain_panel(study, claim, name, label, control="uniform"):

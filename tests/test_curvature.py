@@ -7,16 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clp_min import models
+from clp_min import curvature, models
 from clp_min.curvature import entropies, hessian_product, spectral_density
+from clp_min.gradients import flat_parameters, full_gradient
 from clp_min.seeding import generator
+from clp_min.transformer import DeiT
 
 import oracles
 from adapters import (
     hessian_spectrum, hessian_trace, hessian_vector_product, jacobian_norm, magnitude_masks,
     prediction_entropy,
 )
-from compare import EXACT, MC, assert_close, assert_mean
+from compare import EXACT, FD, MC, assert_close, assert_mean
 
 
 def case(kind="mlp", seed=0):
@@ -77,7 +79,7 @@ def test_hessian_vector_product__leaves_the_net_alone_and_refuses():
     with pytest.raises(ValueError, match="BatchNorm"):
         hessian_vector_product(model.train(), x, y, v)
     model.eval()
-    for bad in ((x, y[:3], v), (x[:0], y[:0], v), (x, y.double(), v), (x, y, v[1:])):
+    for bad in ((x, y[:3], v), (x[:0], y[:0], v), (x, y.double(), v), (x, y, v[1:]), (x, y - 9, v)):
         with pytest.raises(ValueError):
             hessian_vector_product(model, *bad)
     for mask in (v > 0, torch.ones_like(model[0].weight)):
@@ -130,6 +132,39 @@ def test_hessian_trace__hutch_plus_plus_errs_less_at_equal_cost():
         for m in ("hutch++", "hutchinson")
     ]
     assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize("method, probes", [("hutchinson", 7), ("hutch++", 20)])
+def test_hessian_trace__makes_as_many_products_as_it_says(method, probes, monkeypatch):
+    model, x, y = case()
+    made, whole = [], curvature.hessian_product
+
+    def counted(*arguments):
+        product = whole(*arguments)
+        return lambda v: made.append(1) or product(v)
+
+    monkeypatch.setattr(curvature, "hessian_product", counted)
+    hessian_trace(model, x, y, probes, method=method)
+    assert len(made) == probes
+
+
+def test_hessian_vector_product__of_a_transformer():
+    """DeiT: attention's fast paths have no second derivative; against finite differences of the
+    gradient, and the cosines against plain gradients."""
+    torch.manual_seed(0)
+    model = DeiT((1, 8, 8), 3, patch=4, dim=8, heads=2, depth=1, hidden=8).double().eval()
+    x, y = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.arange(5) % 3
+    theta = flat_parameters(model)
+    v = torch.randn_like(theta)
+    found, slopes = hessian_vector_product(model, x, y, v), []
+    for step in (1e-5, -1e-5):
+        torch.nn.utils.vector_to_parameters(theta + step * v, model.parameters())
+        slopes.append(full_gradient(model, x, y))
+    torch.nn.utils.vector_to_parameters(theta, model.parameters())
+    difference = (slopes[0] - slopes[1]) / 2e-5
+    assert float((found - difference).norm() / found.norm()) < FD
+    own = torch.stack([full_gradient(model, x[i : i + 1], y[i : i + 1]) for i in range(5)])
+    assert own.shape == (5, len(theta))
 
 
 def test_hessian_trace__bad_input():

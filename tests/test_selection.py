@@ -262,3 +262,19 @@ def test_gradient_cosines__descent_itself_and_no_gradient():
     for bad in (own[1:], 0 * own):
         with pytest.raises(ValueError, match="direction"):
             gradient_cosines(net, x, y, bad)
+
+
+def test_gradient_cosines__hold_in_float32_for_fitted_examples():
+    """Logits far apart: losses near 0, where the derivative of the loss itself
+    cancels in float32. Against float64, to a percent of the largest."""
+    net, _, x, _ = pruned_net(7)
+    with torch.no_grad():
+        net[3].weight.mul_(300)
+    y = net(x).argmax(1)
+    d = torch.randn(len(flat_parameters(net)), dtype=torch.float64)
+    exact = gradient_cosines(net, x, y, d)
+    assert float(cross_entropy(net, x, y).detach()) < 0.1
+    found = gradient_cosines(net.float(), x.float(), y, d.float())
+    assert float((found - exact).abs().max()) < 0.01 * float(exact.abs().max())
+    with pytest.raises(ValueError, match="one length"):
+        gradient_cosines(net, x.float(), y[:4], d.float())
