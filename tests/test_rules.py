@@ -498,6 +498,7 @@ def test_rules__planted_measurements_get_their_word(name, case):
     assert found.verdict == expected, [(str(e), e.word(len(found.effects))) for e in found.effects]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTS)
 def test_rules__the_same_under_much_noise_is_undecided(name):
     """Some size of noise leaves open what the claim's own measurements say."""
