@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clp_min.layer_rules import check_layer
+from clp_min.gradients import check_examples
+from clp_min.layer_rules import check_masks, check_modes
 
 
 def hessian_product(model, x, y, masks=None, batch_size=None):
@@ -23,13 +24,14 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     batch_size: examples at a time; the graph is then built anew in every product, which needs less
     memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
     """
-    _check(model, x, y)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    size = len(x) if batch_size is None else batch_size
+    check_modes(model)
+    check_examples(model, x, y, size)
+    if y.device.type != "meta" and int(y.min()) < 0:
+        raise ValueError(f"y must hold labels from 0 on, got {int(y.min())}")
     parameters = list(model.parameters())
     sizes = [p.numel() for p in parameters]
     kept = _flat_mask(model, masks) if masks else None
-    size = batch_size or len(x)
     parts = list(zip(x.split(size), y.split(size)))
     graphs = [_gradient_graph(model, parameters, *parts[0], len(x))] if len(parts) == 1 else None
 
@@ -166,7 +168,7 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
     """
     if of not in ("logits", "probabilities"):
         raise ValueError(f'of must be "logits" or "probabilities", got {of!r}')
-    _check_modes(model)
+    check_modes(model)
     if not len(x):
         raise ValueError("x holds no examples")
     total = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -201,30 +203,10 @@ def _gradient_graph(model, parameters, x, y, n):
 
 def _flat_mask(model, masks):
     """(p,) of 1 (kept) and 0, in the model's dtype."""
-    masks, names = masks or {}, {name: p for name, p in model.named_parameters()}
-    for name, mask in masks.items():
-        if name not in names or mask.shape != names[name].shape or mask.dtype != torch.bool:
-            raise ValueError(f"mask {name!r} is no boolean mask of a parameter")
+    masks = masks or {}
+    check_masks(model, masks)
     parts = [
         masks[name].to(p.dtype).flatten() if name in masks else torch.ones_like(p).flatten()
-        for name, p in names.items()
+        for name, p in model.named_parameters()
     ]
     return torch.cat(parts).detach()
-
-
-def _check_modes(model):
-    for name, module in model.named_modules():
-        check_layer(name, module, [])
-
-
-def _check(model, x, y):
-    _check_modes(model)
-    if len(x) != len(y) or not len(x) or y.is_floating_point():
-        raise ValueError(
-            f"x and y must hold as many examples, at least 1, and y integers; got {len(x)},"
-            f" {len(y)}, {y.dtype}"
-        )
-    if y.device.type != "meta" and int(y.min()) < 0:
-        raise ValueError(f"y must hold labels from 0 on, got {int(y.min())}")
-    if not all(p.requires_grad for p in model.parameters()):
-        raise ValueError("a parameter is frozen (requires_grad is False)")

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clp_min.layer_rules import check_layer, layer_rule
+from clp_min.layer_rules import check_layer, check_masks, check_modes, layer_rule
 from clp_min.seeding import generator as seeded
 
 CHUNK_FLOATS = 2**21  # of the first convolution's output: a chunk of examples stays in the cache
@@ -139,6 +139,13 @@ def per_example_gradient_norms(model, x, y, masks=None):
 # ---- the vectors b
 
 
+def residuals(p, y):
+    """p - e_y (n, classes), the gradient of -log p(y|x) in the logits, for probabilities p and
+    labels y (n,). No difference is formed: 1 - p_y is the sum of the others, right at every gap."""
+    others = p.scatter(1, y[:, None], 0.0)
+    return others.scatter(1, y[:, None], -others.sum(1, keepdim=True))
+
+
 def covariance_factor(p):
     """diag(p) - pp' = B B' for probabilities p (n, classes), float64 -> (multiply, gram).
 
@@ -178,8 +185,7 @@ def _cotangents(logits, labels, generator):
             raise ValueError(
                 f"labels must lie in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}"
             )
-        others = p.scatter(1, y[:, None], 0.0)  # 1 - p_y is their sum
-        yield _scaled(others.scatter(1, y[:, None], -others.sum(1, keepdim=True)), logits.dtype)
+        yield _scaled(residuals(p, y), logits.dtype)
         return
     if labels not in ("expected", "signs"):
         raise ValueError(
@@ -327,8 +333,7 @@ def _squares_by_autograd(model, one, cotangents, masks):
 
 
 def _by_autograd(model, x, labels, masks, generator):
-    for name, module in model.named_modules():
-        check_layer(name, module, [])
+    check_modes(model)
     logits, rows = _logits(model, x), []
     cotangents = list(_cotangents(logits.detach(), labels, generator))
     for i in range(len(x)):
@@ -368,19 +373,12 @@ def _check_input(model, x, labels):
 
 def _check_model(model, x, masks):
     """ValueError: half precision, or a mask that is none of a parameter."""
-    shapes = {name: p.shape for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
         if p.dtype not in PRECISIONS:
             raise ValueError(f"parameter {name!r} is {p.dtype}: use float32 or float64")
     if x.is_floating_point() and x.dtype not in PRECISIONS:
         raise ValueError(f"x is {x.dtype}: use float32 or float64")
-    for name, mask in masks.items():
-        fits = torch.is_tensor(mask) and name in shapes and mask.shape == shapes[name]
-        if not fits or mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask {name!r} ({_said(mask)}) is no boolean mask of a parameter; parameters:"
-                f" {', '.join(shapes)}"
-            )
+    check_masks(model, masks)
 
 
 def _logits(model, x):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clp_min.fisher import per_example_gradient_norms
+from clp_min.fisher import per_example_gradient_norms, residuals
 
 
 def flat_parameters(model):
@@ -23,20 +23,8 @@ def full_gradient(model, x, y, batch_size=256):
     Exact, in the mode the model is in (eval mode, or BatchNorm makes it depend on ``batch_size``);
     the model's .grad is not touched.
     """
-    if len(x) != len(y) or not len(x):
-        raise ValueError(
-            f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}"
-        )
-    if y.is_floating_point() or batch_size < 1:
-        raise ValueError(
-            f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}"
-        )
+    check_examples(model, x, y, batch_size)
     parameters = list(model.parameters())
-    if not all(p.requires_grad for p in parameters):
-        raise ValueError(
-            "a parameter is frozen (requires_grad is False): the full gradient is that of all"
-            " parameters"
-        )
     total = torch.zeros(
         sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype
     )
@@ -46,6 +34,23 @@ def full_gradient(model, x, y, batch_size=256):
             [g.flatten() for g in torch.autograd.grad(loss, parameters, allow_unused=False)]
         )
     return total / len(x)
+
+
+def check_examples(model, x, y, batch_size=1):
+    """ValueError: x and y of different lengths, none, labels that are no integers, or a frozen
+    parameter: derivatives here are in all of them."""
+    if len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}"
+        )
+    if y.is_floating_point() or batch_size < 1:
+        raise ValueError(
+            f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}"
+        )
+    if not all(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            "a parameter is frozen (requires_grad is False): the derivative is in all parameters"
+        )
 
 
 def effective_gradient(gradient, direction):
@@ -147,8 +152,6 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
 
         with sdpa_kernel(SDPBackend.MATH):  # the others have no forward-mode derivative
             logits, dz = torch.func.jvp(logits_of, (parameters,), (tangent,))
-        others = logits.double().softmax(1).scatter(1, yb[:, None], 0.0)
-        residual = others.scatter(1, yb[:, None], -others.sum(1, keepdim=True))
-        along = (residual * dz.double()).sum(1)
+        along = (residuals(logits.double().softmax(1), yb) * dz.double()).sum(1)
         found.append(-along / (norms * length).clamp(min=1e-300))
     return torch.cat(found)

@@ -36,6 +36,25 @@ def check_layer(name, module, own):
         )
 
 
+def check_modes(model):
+    """ValueError: a layer couples or perturbs examples (BatchNorm or Dropout in training mode)."""
+    for name, module in model.named_modules():
+        check_layer(name, module, [])
+
+
+def check_masks(model, masks):
+    """ValueError: one of the masks (parameter name -> mask) is no boolean mask of a parameter."""
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    for name, mask in masks.items():
+        fits = torch.is_tensor(mask) and name in shapes and mask.shape == shapes[name]
+        if not fits or mask.dtype != torch.bool:
+            said = tuple(mask.shape) if torch.is_tensor(mask) else type(mask).__name__
+            raise ValueError(
+                f"mask {name!r} ({said}) is no boolean mask of a parameter; parameters:"
+                f" {', '.join(shapes)}"
+            )
+
+
 def layer_rule(name, module, a, masks):
     """delta -> (n,) squared norms of the gradients of this layer's parameters, for its input a."""
     prefix = name + "." if name else ""

@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from clp_min.fisher import per_example_fisher
+from clp_min.sparsity import prunable_weights
 
 
 def select_lowest(scores, n):
@@ -51,9 +51,7 @@ def nonzero_masks(model):
     """Parameter name -> mask of the weights of Conv2d and Linear layers that are not 0. In a net
     under masks these are the kept ones: pruned weights are exactly 0 after every step, kept ones
     are not."""
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    weights = {id(layer.weight) for layer in layers}
-    return {name: p.detach() != 0 for name, p in model.named_parameters() if id(p) in weights}
+    return {name: weight != 0 for name, weight in prunable_weights(model).items()}
 
 
 def fisher_scores(model, x, labels="expected", generator=None):

@@ -15,6 +15,13 @@ from clp_min.schedule import new_training_run, redraw, restart_learning_rate
 from clp_min.train import apply_masks, batch_statistics, fresh_model
 
 
+def prunable_weights(model):
+    """Parameter name -> weight (detached) of every Conv2d and Linear layer; a shared one once."""
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    own = {id(layer.weight) for layer in layers}
+    return {name: p.detach() for name, p in model.named_parameters() if id(p) in own}
+
+
 def magnitude_masks(model, sparsity, exclude=()):
     """Parameter name -> boolean mask (True = kept): of all N weights of Conv2d and Linear layers
     the round(sparsity N) smallest in absolute value are pruned, wherever they are.
@@ -25,9 +32,7 @@ def magnitude_masks(model, sparsity, exclude=()):
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    kinds = {id(layer.weight) for layer in layers}
-    weights = {n: p.detach() for n, p in model.named_parameters() if id(p) in kinds}
+    weights = prunable_weights(model)
     for part in exclude:
         covered = [name for name in weights if f"{name}.".startswith(f"{part}.")]
         if not covered:
@@ -90,8 +95,7 @@ def _prune_and_rewind(sparsity, exclude, setup, state):
 def share_kept(model, masks):
     """Share of all weights of Conv2d and Linear layers that the masks keep, of those that they do
     not cover too."""
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    total = sum(w.numel() for w in {id(layer.weight): layer.weight for layer in layers}.values())
+    total = sum(weight.numel() for weight in prunable_weights(model).values())
     return 1 - sum(int((~mask).sum()) for mask in masks.values()) / total
 
 

@@ -20,6 +20,7 @@ from clp_min.augment import crop_and_flip
 from clp_min.features import layer_factors
 from clp_min.schedule import Phase
 from clp_min.study import Curve, Effect, scales
+from clp_min.study.panel import untrained
 from clp_min.train import Setup, batch_statistics, evaluate
 
 MLP = partial(models.mlp, bias=False)  # the paper's notation has none; init PyTorch's, not stated
@@ -71,7 +72,7 @@ def configs(Config, rows, smoke, sets=SETS):
                   ["cifar10"])
 
 
-def prepare(study, seed, label="", **changed):
+def prepare(study, seed, **changed):
     """(Dataset, Setup) of an MLP of ``depth`` linear layers; changed: depth, width, norm,
     activation, lr, batch_size."""
     c, data = study.config, study.prepared_data(seed, **dict(study.config.generator))
@@ -123,7 +124,10 @@ def losses(model, data, x, y):
 # ---- places and effects
 
 
-def switch(study, name, share=0.95):
+PLATEAU = 0.95  # of ln(classes): the first phase ends where the loss is under it
+
+
+def switch(study, name, share=PLATEAU):
     """(seeds,): the first measured step at which the training loss is under ``share`` ln(classes),
     the end of the first phase; nan if it never is."""
     steps, loss = study.results.curve("loss", name)
@@ -161,5 +165,4 @@ def trained_gate(study, name):
     """Why nothing follows from a net that never leaves the plateau, or has not learned."""
     if not np.isfinite(switch(study, name)).all():
         return "a run never leaves the plateau"
-    correct, bar = study.results.final("accuracy", name).mean(), 200 / study.classes
-    return "" if correct >= bar else f"the net reaches {correct:.0f} %, less than {bar:.0f} %"
+    return untrained(study.results.final("accuracy", name), study.classes)

@@ -215,6 +215,11 @@ def by_class(model, x, y, classes):
     return [100 * float(right[k].mean()) if bool(k.any()) else 0.0 for k in own]
 
 
+def plateau(data):
+    """The loss under which the first phase is over."""
+    return diversity.PLATEAU * np.log(data.classes)
+
+
 def snapshot(study, unit, step):
     """The net at a kept step with its factors: (weights of the linear layers, factors)."""
     model = fresh_model(unit.setup, unit.seed, "init")
@@ -228,7 +233,7 @@ def measure_window(study, unit):
     """Second stage of a unit: the window before the switch, and step 0."""
     c, log = study.config, study.log
     steps, loss = log.series(unit.seed, NET, "loss")
-    under = [s for s, v in zip(steps, loss) if v < 0.95 * np.log(unit.data.classes)]
+    under = [s for s, v in zip(steps, loss) if v < plateau(unit.data)]
     if log.series(unit.seed, WINDOW, "strengths")[0]:
         return
     end = under[0] if under else steps[-1]
@@ -312,8 +317,8 @@ def main(argv=None):
             values["by_class"] = by_class(state.model, x, y, unit.data.classes)
             study.log.add(unit.seed, names, step, **values)
             loss = study.log.series(unit.seed, NET, "loss")[1]
-            before = [v >= 0.95 * np.log(unit.data.classes) for v in loss[:-1]]
-            if all(before):  # the plateau, and the first point after it
+            # the plateau, and the first point after it
+            if all(v >= plateau(unit.data) for v in loss[:-1]):
                 study.keep(unit.seed, f"step {step}", state)
                 if (old := step - (c.window + 1) * c.every) > 0:
                     study.drop(unit.seed, f"step {old}")

@@ -72,7 +72,7 @@ def reached(study, name):
     """"switch", .5, .1 -> (seeds,): steps at which the loss is first so low, at least the first
     measured one."""
     nats = np.log(study.classes)
-    shares = {"switch": 0.95, 0.5: 0.5 / nats, 0.1: 0.1 / nats}
+    shares = {"switch": diversity.PLATEAU, 0.5: 0.5 / nats, 0.1: 0.1 / nats}
     found = {key: diversity.switch(study, name, share) for key, share in shares.items()}
     return {key: np.maximum(steps, study.config.every) for key, steps in found.items()}
 
@@ -99,7 +99,7 @@ def diversity_fig9(study):
     each point; the paper shows two categories of CIFAR-10, here it is all. Scope as fig8.
     """
     plain = window_mean(study, "second", "plain")
-    effects, curves = [], []
+    effects = []
     for name in NORMED:
         more = window_mean(study, "second", name) - plain
         effects.append(Effect(f"s2 / s1 more with {name}", more, least=diversity.COSINE))

@@ -155,10 +155,10 @@ def over_sparsities(study, key, sparsities, arms=("finetuned", "scratch"), dense
     return curves
 
 
-def along(study, key, name):
+def along(study, key, name, dense_epochs=None):
     """(epochs since the sparse net's start, values (seeds, points)); of "dense" since its own."""
-    c = study.config
-    low, high = (0, c.dense_epochs) if name.endswith("dense") else (c.dense_epochs, np.inf)
+    start = dense_epochs or study.config.dense_epochs
+    low, high = (0, start) if name.endswith("dense") else (start, np.inf)
     points, values = study.results.curve(key, name, low, high)
     return [point - low for point in points], values
 
@@ -171,7 +171,6 @@ def hardly_falls(place, kept, where):
     return Effect(f"log (last / {place}) + .2, {where}", kept + 2 * TENTH, least=TENTH)
 
 
-def dense_gate(study, name="dense", key="accuracy", classes=None):
+def dense_gate(study, name="dense"):
     """Why nothing follows from a dense net that has not learned, if it has not."""
-    correct = study.results.at(key, name, study.config.dense_epochs)
-    return untrained(correct, classes or study.classes)
+    return untrained(study.results.at("accuracy", name, study.config.dense_epochs), study.classes)

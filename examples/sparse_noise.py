@@ -103,12 +103,7 @@ def sparse_fig6(study):
     }
     axes = [Axes(label, curves(study, key)) for key, label in labels.items()]
     return Panel("Sol-S memorises less and later, and tests better under label noise", effects,
-                 axes, gate(study), caption=caption(study))
-
-
-def gate(study):
-    """Why the dense net shows nothing, if it does not: it must beat guessing on clean labels."""
-    return sparse.dense_gate(study)
+                 axes, sparse.dense_gate(study), caption=caption(study))
 
 
 def caption(study):
@@ -144,7 +139,7 @@ def sparse_fig7(study):
         for kind in ("changed", "clean")
     ]
     return Panel("the Fisher trace is larger on noisy labels, and hardly falls for Sol-S", effects,
-                 axes, gate(study), caption=caption(study))
+                 axes, sparse.dense_gate(study), caption=caption(study))
 
 
 PANELS = [sparse_fig6, sparse_fig7]

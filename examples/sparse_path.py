@@ -18,6 +18,7 @@ from clp_min.gradients import flat_parameters, gradient_cosines
 from clp_min.seeding import derive_seed, generator
 from clp_min.sparsity import interpolated
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import rank_correlation
 from clp_min.train import accuracy, evaluate, fresh_model
 
 import sparse
@@ -75,12 +76,7 @@ def sparse_fig8a(study):
             effects.append(Effect(unit, falls, **rule))
     axes = [Axes(f"{label} (nats)", curves[label], **LINE) for label in curves]
     return Panel("the loss falls all along the line from Init-S to Sol-F", effects[:2], axes,
-                 gate(study), finding="; ".join(map(str, effects)))
-
-
-def gate(study):
-    """Why the line's end shows nothing, if it does not: Sol-D must have learned."""
-    return sparse.dense_gate(study)
+                 sparse.dense_gate(study), finding="; ".join(map(str, effects)))
 
 
 def cosine_axes(study):
@@ -105,7 +101,7 @@ def sparse_fig8b(study):
         Effect("points of positive cosines above half", at(study, "positive", 0.0) - 50, within=15),
     ]
     return Panel("at Init-S descent is as likely along the line as against it", effects,
-                 cosine_axes(study), gate(study))
+                 cosine_axes(study), sparse.dense_gate(study))
 
 
 def sparse_fig8c(study):
@@ -120,7 +116,7 @@ def sparse_fig8c(study):
         Effect("points of positive cosines above half", at(study, "positive", far) - 50, least=15),
     ]
     return Panel("near Sol-F descent points along the line", effects, cosine_axes(study),
-                 gate(study))
+                 sparse.dense_gate(study))
 
 
 def classes_curve(study, alpha):
@@ -146,7 +142,7 @@ def sparse_fig9(study):
         Axes("difference (sd above chance)", [curve], **LINE),
     ]
     return Panel("other classes pull along the line near Init-S than near Sol-F", [effect], axes,
-                 gate(study))
+                 sparse.dense_gate(study))
 
 
 def sparse_fig10(study):
@@ -164,8 +160,8 @@ def sparse_fig10(study):
              kind="bar"),
         Axes("unevenness (sd above chance)", [Curve("classes", *path(study, "uneven"))], **LINE),
     ]
-    return Panel("some classes pull along the line more than others", [effect], axes, gate(study),
-                 finding=f"{effect} at alpha {c.near}; {first}")
+    return Panel("some classes pull along the line more than others", [effect], axes,
+                 sparse.dense_gate(study), finding=f"{effect} at alpha {c.near}; {first}")
 
 
 def sparse_path_fisher(study):
@@ -181,7 +177,7 @@ def sparse_path_fisher(study):
     ]
     curve = Curve("cosine and Tr F(x)", *path(study, "correlation"))
     return Panel("examples with a large Fisher trace pull along the line", effects,
-                 [Axes("rank correlation", [curve], **LINE)], gate(study))
+                 [Axes("rank correlation", [curve], **LINE)], sparse.dense_gate(study))
 
 
 PANELS = [sparse_fig8a, sparse_fig8b, sparse_fig8c, sparse_fig9, sparse_fig10, sparse_path_fisher]
@@ -233,9 +229,8 @@ def walk(study, unit):
 
 
 def correlation(a, b):
-    """Spearman's rank correlation of two vectors without ties to speak of."""
-    ranks = [np.argsort(np.argsort(one)) for one in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    """Spearman's rank correlation of two vectors, the second without ties."""
+    return float(rank_correlation(a[np.argsort(b)][None])[0])
 
 
 def above_chance(labels, one, other, classes, c, rng):

@@ -284,7 +284,7 @@ PANELS = [
 # ---- what is measured
 
 
-def measure(study, run, epoch, state, name):
+def measure(study, run, state, name):
     """Everything about one final net -> values for the log."""
     c, (x, y) = study.config, run.data.train
     sparsity = 0.0 if name == "dense" else float(name.split()[1])
@@ -369,7 +369,7 @@ def main(argv=None):
                 own_end = c.dense_epochs + (0 if name == "dense" else c.sparse_epochs)
                 if epoch != own_end or state.event:
                     continue
-                study.log.add(unit.seed, [name], epoch, **measure(study, unit, epoch, state, name))
+                study.log.add(unit.seed, [name], epoch, **measure(study, unit, state, name))
                 if name.endswith(f" {c.generalisation}") and study.wants(sparse_disagreement):
                     study.keep(unit.seed, name.split()[0], state)
         if study.wants(sparse_disagreement):

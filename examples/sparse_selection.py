@@ -170,24 +170,24 @@ def schedules(study, setup, rest=None, scores=None):
         return [dense, replace(made[0], event=event), *made[1:]]
 
     for sparsity in (c.generalisation, c.optimisation):
-        event, whole, after = prune_and_redraw(sparsity, last), c.sparse_epochs, c.sparse_epochs
+        event, whole = prune_and_redraw(sparsity, last), c.sparse_epochs
         chosen = partial(dict, pool=size)
         low, high = (by_fisher(one, c.labels) for one in (select_lowest, select_highest))
         made = {
             "uniform": [(whole, chosen(select=uniform))],
             "lowest first": [(first, chosen(select=low)),
-                             (after - first, chosen(select=uniform))],
+                             (whole - first, chosen(select=uniform))],
             "highest": [(whole, chosen(select=high))],
             "reducible": [(whole, chosen(select=reducible(scores, c.labels), subset=rest))],
             "uniform rest": [(whole, chosen(select=uniform, subset=rest))],
             "hardest first": [(first, chosen(select=falling)),
-                              (after - first, chosen(select=uniform))],
+                              (whole - first, chosen(select=uniform))],
             "bilevel": [(whole, chosen(select=bilevel(c.labels)))],
-            "clipped": [(early, dict(clip=c.clip)), (after - early, {})],
+            "clipped": [(early, dict(clip=c.clip)), (whole - early, {})],
         }
         for strength in [sign * s for s in c.strengths for sign in (-1, 1)]:
             penalty = dict(loss=fisher_penalty(strength), clip=c.clip)
-            made[f"penalty {strength}"] = [(early, penalty), (after - early, {})]
+            made[f"penalty {strength}"] = [(early, penalty), (whole - early, {})]
         plan |= {f"{name} {sparsity}": run(event, *parts) for name, parts in made.items()}
         plan[f"longer {sparsity}"] = run(event, (passes * whole, {}), lr=slow)
     return plan if study.wants(sparse_regularizer) else {
