@@ -79,8 +79,8 @@ def sparse_fig6(study):
 
     Effects: points of test accuracy (clean labels) that S is ahead of F and of D, least 1 each;
     points of training accuracy (noisy labels) that S is behind F, least 1; doublings by which S's
-    onset of memorising (half of the changed labels) comes later than F's and than D's, least .5
-    each; a run that never memorises so many counts with its length. Scope: symmetric noise, this
+    onset of memorising (half of the changed labels) comes later than F's, and F's than D's, least
+    .5 each; a run that never memorises so many counts with its length. Scope: symmetric noise, this
     set, net and sparsity; the last epoch, with no early stopping.
     """
     (dense, finetuned, scratch), fitted = ends(study, "accuracy"), ends(study, "train_accuracy")
@@ -92,7 +92,7 @@ def sparse_fig6(study):
         Effect("points of training accuracy, F - S", fitted[1] - fitted[2], least=sparse.POINT,
                step=grain),
         Effect("doublings of the onset, S / F", np.log2(late[2] / late[1]), least=0.5),
-        Effect("doublings of the onset, S / D", np.log2(late[2] / late[0]), least=0.5),
+        Effect("doublings of the onset, F / D", np.log2(late[1] / late[0]), least=0.5),
     ]
     labels = {
         "accuracy": "test accuracy (%, clean labels)",

@@ -158,8 +158,8 @@ BESIDE = {
 def sparse_table2(study):
     """Fisher trace, Hessian trace, Jacobian norm and entropy of F and S at six sparsities.
 
-    Effects: for each column the mean over the six sparsities of log (S / F), paired by seed, least
-    .1 (10 %). Tr F and Tr H are of the same kept weights, training images and mode; their ratio is
+    Effects: for each column and each of the six sparsities log (S / F), paired by seed, least .1
+    (10 %). Tr F and Tr H are of the same kept weights, training images and mode; their ratio is
     printed beside the paper's own. The paper's "Jacobian" does not say of what: the logits decide
     here (its code's regulariser uses them), the probabilities stand beside. Scope as fig1a.
     """
@@ -171,12 +171,14 @@ def sparse_table2(study):
 
     effects = []
     for key, label in (COLUMNS | BESIDE).items():
-        cells, rule = logs(key), dict(least=sparse.TENTH) if key in COLUMNS else {}
-        effect = Effect(f"log (S / F) of {label}", cells.mean(1), **rule)
-        alone = [Effect("", column) for column in cells.T]
+        cells, unit = logs(key), f"log (S / F) of {label}"
+        alone = [
+            Effect(f"{unit} at {sparsity}", column, least=sparse.TENTH)
+            for sparsity, column in zip(c.table, cells.T)
+        ]
         above = sum(one.mean - one.reach() > 0 for one in alone)
-        said.append(f"{effect}, above 0 in {above} of {len(alone)} sparsities")
-        effects += [effect] if key in COLUMNS else []
+        said.append(f"{Effect(unit, cells.mean(1))}, above 0 in {above} of {len(alone)} sparsities")
+        effects += alone if key in COLUMNS else []
     for arm in ("finetuned", "scratch"):
         traces = [study.results.final(k, [f"{arm} {s}" for s in c.table]) for k in
                   ("fisher", "hessian")]
