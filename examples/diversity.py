@@ -1,10 +1,10 @@
 """Settings shared by the scripts on Liu et al., "Trap of feature diversity in the learning of
 MLPs".
 
-Scripts: diversity_dynamics, diversity_directions, diversity_normalization. Settings only; not a
-script. In a first phase the loss of a deep MLP stays where it was and features of different
-categories become alike; its end is the first measured step at which the training loss is under .95
-ln(classes).
+Scripts: diversity_dynamics, diversity_settings, diversity_directions, diversity_normalization.
+Settings only; not a script. In a first phase the loss of a deep MLP stays where it was and features
+of different categories become alike; its end is the first measured step at which the training loss
+is under .95 ln(classes).
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ from torch import nn
 
 from clp_min import models
 from clp_min.augment import crop_and_flip
-from clp_min.features import layer_factors
+from clp_min.features import (
+    cross_class_similarity, feature_similarity, layer_factors, within_class_similarity,
+)
 from clp_min.schedule import Phase
-from clp_min.study import Curve, Effect, scales
+from clp_min.study import Axes, Curve, Effect, scales
 from clp_min.study.panel import untrained
-from clp_min.train import Setup, batch_statistics, evaluate
+from clp_min.train import Setup, batch_statistics, evaluate, predict
 
 MLP = partial(models.mlp, bias=False)  # the paper's notation has none; init PyTorch's, not stated
 
@@ -63,19 +65,24 @@ SETS = {
     "textures": QUICK, "shapes": QUICK | dict(generator=SHAPES), "mnist": REAL,
     "fashion_mnist": REAL, "cifar10": REAL, "tiny_imagenet50": REAL | dict(steps=6000),
 }
+PAPER = {  # the paper crops 32 x 32 of Tiny ImageNet's images; ours are resized
+    "cifar10": {}, "mnist": dict(augment=None, lr=0.01, steps=180_000, every=600),
+    "tiny_imagenet50": dict(side=32, steps=75_000, every=250),
+}
 TINY = dict(seeds=1, train_size=200, width=16, depth=5, steps=8, every=2, examples=40)
 
 
 def configs(Config, rows, smoke, sets=SETS):
     """(data, scale) -> Config of one script: the shared settings and its own rows."""
-    return scales(Config, {name: own | rows for name, own in sets.items()}, TINY | smoke,
-                  ["cifar10"])
+    return scales(Config, {name: own | rows for name, own in sets.items()}, TINY | smoke, PAPER)
 
 
 def prepare(study, seed, **changed):
     """(Dataset, Setup) of an MLP of ``depth`` linear layers; changed: depth, width, norm,
-    activation, lr, batch_size."""
+    activation, lr, batch_size, classes (the first so many)."""
     c, data = study.config, study.prepared_data(seed, **dict(study.config.generator))
+    if (few := changed.pop("classes", None)) is not None:
+        data = data.relabelled(few, lambda x, y: (x[y < few], y[y < few]))
     depth, width = changed.pop("depth", c.depth), changed.pop("width", c.width)
     settings = {k: changed.pop(k) for k in ("norm", "activation") if k in changed}
     x, y = data.train
@@ -85,13 +92,18 @@ def prepare(study, seed, **changed):
     return data, Setup(model=net, x=x, y=y, optimizer=optimizer, augment=c.augment, **rest)
 
 
-def plan(c, setup):
-    """The one schedule, as long as the steps of the settings ask for."""
-    return {"": [Phase(-(-c.steps // (len(setup.x) // setup.batch_size)))]}
+def plan(steps, setup):
+    """The one schedule, of so many steps, to the end of their last epoch."""
+    return {"": [Phase(-(-steps // (len(setup.x) // setup.batch_size)))]}
 
 
-def measured_steps(c):
-    return set(range(0, c.steps + 1, c.every))
+def measured_steps(c, steps=None):
+    return set(range(0, (steps or c.steps) + 1, c.every))
+
+
+def epoch(study, batch_size=None):
+    """How many steps an epoch has."""
+    return round(100 / study.step(part="used")) // (batch_size or study.config.batch_size)
 
 
 def linear_layers(model):
@@ -107,12 +119,29 @@ def net_and_examples(study, run, state):
     return (batch_statistics(state.model, x) if normed else state.model), x, y
 
 
-def features_and_gradients(model, x, y, layer):
-    """(features F_l (n, d), gradients of each example's loss in them (n, d), factors of all
-    layers)."""
-    factors = list(layer_factors(model, x, y).values())
+def factors_of(model, x, y):
+    """[(delta (n, h), features (n, d))] of all linear layers."""
+    return list(layer_factors(model, x, y).values())
+
+
+def features_and_gradients(model, factors, layer):
+    """(features F_l (n, d), gradients of each example's loss in them (n, d))."""
     delta, features = factors[layer]
-    return features, delta @ linear_layers(model)[layer].weight.detach(), factors
+    return features, delta @ linear_layers(model)[layer].weight.detach()
+
+
+def similarities(features, gradients, y):
+    """Mean cosines of features, over pairs of different categories and over all pairs, and of their
+    gradients within a category -> values for the log."""
+    return dict(cross=cross_class_similarity(features, y), all=feature_similarity(features),
+                within=within_class_similarity(gradients, y))
+
+
+def by_class(model, x, y, classes):
+    """Accuracy of each category, percent; 0 for one without examples."""
+    right = (predict(model, x).argmax(1) == y).double()
+    own = [y == k for k in range(classes)]
+    return [100 * float(right[k].mean()) if bool(k.any()) else 0.0 for k in own]
 
 
 def losses(model, data, x, y):
@@ -127,11 +156,11 @@ def losses(model, data, x, y):
 PLATEAU = 0.95  # of ln(classes): the first phase ends where the loss is under it
 
 
-def switch(study, name, share=PLATEAU):
+def switch(study, name, share=PLATEAU, classes=None):
     """(seeds,): the first measured step at which the training loss is under ``share`` ln(classes),
     the end of the first phase; nan if it never is."""
     steps, loss = study.results.curve("loss", name)
-    under = loss < share * np.log(study.classes)
+    under = loss < share * np.log(classes or study.classes)
     return np.where(under.any(1), np.array(steps, dtype=float)[under.argmax(1)], np.nan)
 
 
@@ -142,23 +171,49 @@ def at_steps(study, key, name, steps):
     return np.array([np.nan if i is None else row[i] for i, row in zip(places, values)])
 
 
+def half_rise(study, key, name):
+    """(seeds,): the first measured step at which half of the measurement's rise up to the switch is
+    made; nan without a switch."""
+    points, values = study.results.curve(key, name)
+    found = []
+    for step, row in zip(switch(study, name), values):
+        if not np.isfinite(step):
+            found.append(np.nan)
+            continue
+        phase = row[: points.index(step) + 1]
+        found.append(float(points[(phase >= (phase[0] + phase.max()) / 2).argmax()]))
+    return np.array(found)
+
+
+def of_plateau(study, unit, steps, end, **rule):
+    """The effect of a difference of places, as a share of the plateau."""
+    length = np.maximum(end, study.config.every)
+    grain = study.config.every / np.nanmean(length) if np.isfinite(length).any() else 0.0
+    return Effect(unit, steps / length, step=grain, **rule)
+
+
 def rise_and_fall(study, key, name, what):
     """Three effects: the measurement rises to the switch, falls after it, and is greatest there."""
-    c, end = study.config, switch(study, name)
+    end = switch(study, name)
     points, values = study.results.curve(key, name)
     there = at_steps(study, key, name, end)
     top = np.array(points, dtype=float)[values.argmax(1)]
     return [
         Effect(f"{what}: risen to the switch", there - values[:, 0], least=COSINE),
         Effect(f"{what}: fallen from it to the end", there - values[:, -1], least=COSINE),
-        Effect(f"{what}: its greatest after the switch, of the plateau", (top - end) / end,
-               within=TENTH, step=c.every / np.nanmean(end) if np.isfinite(end).any() else 0.0),
+        of_plateau(study, f"{what}: its greatest after the switch, of the plateau", top - end, end,
+                   within=TENTH),
     ]
 
 
 def curve(study, label, key, name, style="line"):
     """A curve over steps."""
     return Curve(label, *study.results.curve(key, name), style=style)
+
+
+def over_steps(study, y, curves, figure=""):
+    """Axes over steps, with a second scale in epochs."""
+    return Axes(y, curves, x="step", figure=figure, epoch=epoch(study))
 
 
 def trained_gate(study, name):

@@ -1,7 +1,8 @@
 """The common direction of weight changes in the first phase ("Trap of feature diversity in the
 learning of MLPs", Figures 4 to 7 and 17, Table 1).
 
-At the last measured points before the loss falls, and at step 0: strengths along five common
+At the last measured points before the loss falls (by two definitions; the first decides), and at
+step 0: strengths along five common
 directions (fig4), of the parts of each example's change by Theorem 1 (table1), features against the
 measured change of V (fig5, whose printed version is an identity), Theorem 2's product against what
 random weights give (fig6), accuracy by category (fig7), both terms of Theorem 2's proof (fig17).
@@ -20,7 +21,7 @@ from clp_min.features import (
 )
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import log_ratio
-from clp_min.train import fresh_model, predict
+from clp_min.train import fresh_model
 from theory.common_direction import null_frequency
 
 import diversity
@@ -34,7 +35,8 @@ class Config(diversity.Config):
 
 
 CONFIGS = diversity.configs(Config, {}, dict(layers=(2, 3)))
-NET, WINDOW = "net", "net window"
+NET, WINDOW, EARLY = "net", "net window", "net early window"
+WINDOWS = {WINDOW: diversity.PLATEAU, EARLY: 0.99}  # where it ends: shares of ln(classes)
 
 
 def caption(study):
@@ -50,9 +52,15 @@ def panel(study, claim, effects, axes, more=()):
     )
 
 
-def read(study, key):
+def read(study, key, window=WINDOW):
     """(seeds, layers, …): what the second stage measured."""
-    return study.results.at(key, WINDOW, 0)
+    return study.results.at(key, window, 0)
+
+
+def in_second_window(study, unit, values):
+    """The same number of the second window, which ends where the loss is under .99 ln(classes): it
+    does not decide. values (seeds, layers)."""
+    return Effect(f"{unit} (window before .99 ln classes)", values.mean(1))
 
 
 def over_layers(study, rows):
@@ -76,6 +84,8 @@ def diversity_fig4(study):
     ]
     other = log_ratio(*np.moveaxis(read(study, "recursive")[:, :, :2], 2, 0)).mean(1)
     more = Effect("log (s1 / s2) by Appendix D's recursion", other)
+    before = read(study, "strengths", EARLY)
+    sooner = in_second_window(study, "log (s1 / s2)", log_ratio(before[:, :, 0], before[:, :, 1]))
     ranks = list(range(1, late.shape[2] + 1))
     shares = {"before the switch": late, "step 0": early}
     axes = [
@@ -85,7 +95,7 @@ def diversity_fig4(study):
         ], x="common direction", log=True),
         Axes("log (s1 / s2)", over_layers(study, dict(zip(shares, ratios))), x="layer"),
     ]
-    return panel(study, "weight changes go along one direction", effects, axes, [more])
+    return panel(study, "weight changes go along one direction", effects, axes, [more, sooner])
 
 
 PARTS = ["primary", "S1", "S2", "S3", "all others"]
@@ -113,7 +123,11 @@ def diversity_table1(study):
         }), x="layer", log=True)
         for when, values in (("before the switch", late), ("step 0", early))
     ]
-    return panel(study, "the primary part of weight changes outweighs all others", effects, axes)
+    before = read(study, "parts", EARLY)
+    ratio = log_ratio(before[:, :, 0], before[:, :, 1])
+    sooner = in_second_window(study, "log (primary / S1)", ratio)
+    return panel(study, "the primary part of weight changes outweighs all others", effects, axes,
+                 [sooner])
 
 
 def diversity_fig5(study):
@@ -127,7 +141,8 @@ def diversity_fig5(study):
     effect = Effect("cosine of features and the measured change of V", cosines.mean(1),
                     least=diversity.COSINE)
     axes = [Axes("mean cosine", over_layers(study, {"features, dV": cosines}), x="layer")]
-    return panel(study, "the coefficient V is pushed along the features", [effect], axes)
+    sooner = in_second_window(study, "cosine", read(study, "with_v", EARLY))
+    return panel(study, "the coefficient V is pushed along the features", [effect], axes, [sooner])
 
 
 def diversity_fig6(study):
@@ -147,7 +162,10 @@ def diversity_fig6(study):
     mean = Effect("mean o(x), dF = - gradient", read(study, "o").mean(1))
     rows["chance"] = np.full_like(rows["dF = - gradient"], null)
     axes = [Axes("share of positive o(x)", over_layers(study, rows), x="layer")]
-    return panel(study, "features and V push each other the same way", effects, axes, [mean])
+    sooner = in_second_window(study, "share above chance, dF as measured",
+                   read(study, "agree_measured", EARLY) - null)
+    return panel(study, "features and V push each other the same way", effects, axes,
+                 [mean, sooner])
 
 
 def diversity_fig7(study):
@@ -191,8 +209,9 @@ def diversity_fig17(study):
         Axes("sigma_max(eps) / |V|", over_layers(study, {"before the switch": sigma}), x="layer"),
     ]
     more = Effect("sigma_max(eps) / |V|", sigma.mean(1))
+    sooner = in_second_window(study, "log ratio of the terms", read(study, "terms", EARLY))
     return panel(study, "the neglected term of Theorem 2's proof is the smaller", [effect], axes,
-                 [more])
+                 [more, sooner])
 
 
 PANELS = [
@@ -208,33 +227,22 @@ def prepare(study, seed, label):
     return diversity.prepare(study, seed)
 
 
-def by_class(model, x, y, classes):
-    """Accuracy of each category, percent; 0 for one without examples."""
-    right = (predict(model, x).argmax(1) == y).double()
-    own = [y == k for k in range(classes)]
-    return [100 * float(right[k].mean()) if bool(k.any()) else 0.0 for k in own]
-
-
-def plateau(data):
-    """The loss under which the first phase is over."""
-    return diversity.PLATEAU * np.log(data.classes)
-
-
 def snapshot(study, unit, step):
     """The net at a kept step with its factors: (weights of the linear layers, factors)."""
     model = fresh_model(unit.setup, unit.seed, "init")
     model.load_state_dict(study.kept(unit.seed, f"step {step}")["model"])
     x, y = (part[: study.config.examples] for part in unit.data.train)
     weights = [m.weight.detach() for m in diversity.linear_layers(model)]
-    return weights, diversity.features_and_gradients(model, x, y, study.config.layer)[2]
+    return weights, diversity.factors_of(model, x, y)
 
 
-def measure_window(study, unit):
-    """Second stage of a unit: the window before the switch, and step 0."""
+def measure_window(study, unit, window_name):
+    """Second stage of a unit: a window before the switch, and step 0."""
     c, log = study.config, study.log
     steps, loss = log.series(unit.seed, NET, "loss")
-    under = [s for s, v in zip(steps, loss) if v < plateau(unit.data)]
-    if log.series(unit.seed, WINDOW, "strengths")[0]:
+    bar = WINDOWS[window_name] * np.log(unit.data.classes)
+    under = [s for s, v in zip(steps, loss) if v < bar]
+    if log.series(unit.seed, window_name, "strengths")[0]:
         return
     end = under[0] if under else steps[-1]
     window = [s for s in steps if s < end][-c.window :] or [0]
@@ -248,7 +256,7 @@ def measure_window(study, unit):
         found = [layer_values(c, shots, window, end, layer, y == k) for k in best]
         for key in rows:
             rows[key].append(np.mean([one[key] for one in found], 0).tolist())
-    log.add(unit.seed, [WINDOW], 0, **rows)
+    log.add(unit.seed, [window_name], 0, **rows)
 
 
 def directions_of(shots, steps, layer, own, k):
@@ -309,20 +317,23 @@ def step_values(shots, now, following, layer, own, c):
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c, at = study.config, diversity.measured_steps(study.config)
-    plans = {NET: diversity.plan(c, prepare(study, study.seeds[0], NET)[1])}
+    plans = {NET: diversity.plan(c.steps, prepare(study, study.seeds[0], NET)[1])}
     for unit in study.units(prepare, plans):
         x, y = (part[: c.examples] for part in unit.data.train)
         for step, state, names in study.work.trained(unit, at):
             values = diversity.losses(state.model, unit.data, x, y)
-            values["by_class"] = by_class(state.model, x, y, unit.data.classes)
+            values["by_class"] = diversity.by_class(state.model, x, y, unit.data.classes)
             study.log.add(unit.seed, names, step, **values)
-            loss = study.log.series(unit.seed, NET, "loss")[1]
+            least = min(study.log.series(unit.seed, NET, "loss")[1][:-1], default=np.inf)
+            late, first = (least < WINDOWS[w] * np.log(unit.data.classes) for w in (WINDOW, EARLY))
             # the plateau, and the first point after it
-            if all(v >= plateau(unit.data) for v in loss[:-1]):
+            if not late:
                 study.keep(unit.seed, f"step {step}", state)
-                if (old := step - (c.window + 1) * c.every) > 0:
+                # both windows: from the end of the first on, all is kept
+                if (old := step - (c.window + 1) * c.every) > 0 and not first:
                     study.drop(unit.seed, f"step {old}")
-        measure_window(study, unit)
+        for window_name in WINDOWS:
+            measure_window(study, unit, window_name)
     study.finish()
 
 

@@ -3,8 +3,8 @@ Figures 1 to 3).
 
 fig1: the training loss stays, then falls. fig2a to 2c: in the first phase the features of different
 categories, the feature gradients within a category and the weight changes of pseudo-neurons become
-alike, and unlike after it; fig2d: the test error. fig3: several depths and widths. Steps are drawn;
-an epoch has as many as the caption says.
+alike, and unlike after it; fig2d: the test error; order, escape: which comes first, and where the
+gradient comes from at the end of the phase. fig3: several depths and widths.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from clp_min.features import (
-    cross_class_similarity, dormant_share, effective_rank, feature_similarity,
-    pseudo_neuron_similarity, summed_change, within_class_similarity,
+    dormant_share, effective_rank, pseudo_neuron_similarity, summed_change,
 )
-from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study import Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import log_ratio
 
 import diversity
 
@@ -30,7 +30,6 @@ class Config(diversity.Config):
 CONFIGS = diversity.configs(
     Config, dict(nets=((6, 128), (8, 128), (8, 256))), dict(nets=((4, 16), (5, 16)))
 )
-STEP = dict(x="step")
 
 
 def main_net(study):
@@ -40,8 +39,7 @@ def main_net(study):
 
 def caption(study):
     c = study.config
-    epoch = (study.config.train_size or 50_000) // c.batch_size
-    return f"{c.depth} layers of {c.width}, layer {c.layer}; an epoch has {epoch} steps"
+    return f"{c.depth} layers of {c.width}, layer {c.layer}"
 
 
 def diversity_fig1(study):
@@ -53,7 +51,7 @@ def diversity_fig1(study):
     """
     c, name = study.config, main_net(study)
     end, half = diversity.switch(study, name), diversity.switch(study, name, 0.5)
-    epoch = (c.train_size or 50_000) / c.batch_size
+    epoch = diversity.epoch(study)
     effects = [
         Effect("epochs of plateau", end / epoch, least=5.0, step=c.every / epoch),
         Effect("log (plateau / time from .95 to .5 of ln classes)",
@@ -63,7 +61,8 @@ def diversity_fig1(study):
               diversity.curve(study, "test", "test_loss", name)]
     return Panel(
         claim="the loss stays for a first phase, then suddenly falls", effects=effects,
-        axes=[Axes("loss (nats)", curves, **STEP)], gate=diversity.trained_gate(study, name),
+        axes=[diversity.over_steps(study, "loss (nats)", curves)],
+        gate=diversity.trained_gate(study, name),
         caption=caption(study), headline=effects[0],
         finding="; ".join(map(str, [*effects, Effect("steps to the switch", end)])),
     )
@@ -74,7 +73,8 @@ def similarity_panel(study, claim, keys, effects):
     name = main_net(study)
     curves = [diversity.curve(study, label, key, name) for key, label in keys.items()]
     loss = diversity.curve(study, "training", "loss", name)
-    axes = [Axes("mean cosine", curves, **STEP), Axes("loss (nats)", [loss], **STEP)]
+    axes = [diversity.over_steps(study, "mean cosine", curves),
+            diversity.over_steps(study, "loss (nats)", [loss])]
     return Panel(claim, effects, axes, diversity.trained_gate(study, name), caption=caption(study))
 
 
@@ -146,7 +146,8 @@ def diversity_fig2d(study):
     return Panel(
         claim="the test error falls and rises again before the loss does anything",
         effects=effects, gate=diversity.trained_gate(study, name), caption=caption(study),
-        axes=[Axes("test error (%)", [error], **STEP), Axes("loss (nats)", [loss], **STEP)],
+        axes=[diversity.over_steps(study, "test error (%)", [error]),
+              diversity.over_steps(study, "loss (nats)", [loss])],
     )
 
 
@@ -169,14 +170,58 @@ def diversity_fig3(study):
             curves[key].append(diversity.curve(study, name, key, name))
     labels = {"all": "features, all pairs (mean cosine)", "within": "gradients (mean cosine)",
               "loss": "training loss (nats)"}
-    axes = [Axes(labels[key], curves[key], **STEP) for key in curves]
+    axes = [diversity.over_steps(study, labels[key], curves[key]) for key in curves]
     return Panel("features and gradients become alike in MLPs of all depths and widths", effects,
                  axes, next(filter(None, gates), ""), caption=f"layer {c.layer}")
 
 
+def diversity_order(study):
+    """Appendix A.7: gradients become alike first, features after them.
+
+    Effect: the step at which features of different categories have made half of their rise up to
+    the switch, less the one at which feature gradients of a category have, as a share of the
+    plateau, least .1. Scope as fig1; each from its own start.
+    """
+    name = main_net(study)
+    later = diversity.half_rise(study, "cross", name) - diversity.half_rise(study, "within", name)
+    end = diversity.switch(study, name)
+    effect = diversity.of_plateau(study, "of the plateau, features after gradients", later, end,
+                                  least=diversity.TENTH)
+    keys = {"cross": "features, different categories", "within": "gradients, same category"}
+    claim = "in the first phase gradients become alike before features do"
+    return similarity_panel(study, claim, keys, [effect])
+
+
+def diversity_escape(study):
+    """Section 3.2.2: a category or two saturate, and the gradient comes mainly from the others.
+
+    Effect: log of an equal share of the gradient's norm (1 / categories) over that of the category
+    with the highest accuracy, at the switch, least .1. Norms of the summed gradients of each
+    category's measured examples, all layers. Scope as fig1.
+    """
+    name = main_net(study)
+    end = diversity.switch(study, name)
+    share, start = diversity.at_steps(study, "best_share", name, end), study.results.at(
+        "best_share", name, 0)
+    effect = Effect("log (equal share / the best category's)",
+                    log_ratio(np.full_like(share, 1 / study.classes), share),
+                    least=diversity.TENTH)
+    labels = {"best_share": "category with the highest accuracy",
+              "largest_share": "category with the largest gradient"}
+    curves = [diversity.curve(study, label, key, name) for key, label in labels.items()]
+    loss = diversity.curve(study, "training", "loss", name)
+    return Panel(
+        claim="at the switch the gradient comes mainly from categories not yet learned",
+        effects=[effect], gate=diversity.trained_gate(study, name), caption=caption(study),
+        axes=[diversity.over_steps(study, "share of the gradient's norm", curves),
+              diversity.over_steps(study, "loss (nats)", [loss])],
+        finding=f"{effect}; its share is {start.mean():.3f} at step 0 and {share.mean():.3f} then",
+    )
+
+
 PANELS = [
     diversity_fig1, diversity_fig2a, diversity_fig2b, diversity_fig2c, diversity_fig2d,
-    diversity_fig3,
+    diversity_order, diversity_escape, diversity_fig3,
 ]
 
 
@@ -192,19 +237,22 @@ def measure(study, run, state):
     """Losses, similarities, and the plasticity literature's measures -> values for the log."""
     layer = study.config.layer
     model, x, y = diversity.net_and_examples(study, run, state)
-    features, gradients, factors = diversity.features_and_gradients(model, x, y, layer)
+    factors = diversity.factors_of(model, x, y)
+    features, gradients = diversity.features_and_gradients(model, factors, layer)
     delta, inputs = factors[layer - 1]
-    classes = [y == k for k in range(run.data.classes) if int((y == k).sum()) > 1]
+    present = [k for k in range(run.data.classes) if int((y == k).sum()) > 1]
+    classes = [y == k for k in present]
     changes = [summed_change((delta[own], inputs[own])) for own in classes]
     own_norms = [_gradient_norm(factors, own) for own in classes]
-    return diversity.losses(model, run.data, x, y) | dict(
-        cross=cross_class_similarity(features, y), all=feature_similarity(features),
-        within=within_class_similarity(gradients, y),
+    right, total = diversity.by_class(model, x, y, run.data.classes), max(sum(own_norms), 1e-30)
+    best = max(range(len(present)), key=lambda i: right[present[i]])
+    values = diversity.losses(model, run.data, x, y)
+    return values | diversity.similarities(features, gradients, y) | dict(
         pseudo=sum(map(pseudo_neuron_similarity, changes)) / len(changes),
         columns=pseudo_neuron_similarity(diversity.linear_layers(model)[layer - 1].weight.detach()),
         dormant=dormant_share(features),
         rank=effective_rank(features) if bool(features.any()) else 0.0,
-        largest_share=max(own_norms) / max(sum(own_norms), 1e-30),
+        largest_share=max(own_norms) / total, best_share=own_norms[best] / total,
     )
 
 
@@ -217,12 +265,12 @@ def _gradient_norm(factors, own):
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c = study.config
-    wanted = [main_net(study)] if study.wants(*PANELS[:5]) else []
+    wanted = [main_net(study)] if study.wants(*PANELS[:-1]) else []
     if study.wants(diversity_fig3):
         wanted += [f"{depth}x{width}" for depth, width in c.nets]
     plans = {}
     for label in dict.fromkeys(wanted):
-        plans[label] = diversity.plan(c, prepare(study, study.seeds[0], label)[1])
+        plans[label] = diversity.plan(c.steps, prepare(study, study.seeds[0], label)[1])
     for run, step, state, names in study.sweep(prepare, plans, diversity.measured_steps(c)):
         study.log.add(run.seed, names, step, **measure(study, run, state))
     study.finish()

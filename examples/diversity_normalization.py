@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clp_min.features import cross_class_similarity, layer_factors
-from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.features import cross_class_similarity
+from clp_min.study import Curve, Effect, Panel, Study, command_line
 from clp_min.train import evaluate
 
 import diversity
@@ -36,7 +36,6 @@ NORMS = {
     "batch norm": dict(norm=True),
 }
 NORMED = [name for name in NORMS if name != "plain"]
-STEP = dict(x="step")
 
 
 def caption(study):
@@ -62,7 +61,7 @@ def diversity_fig8(study):
     curves = [diversity.curve(study, name, "loss", name) for name in NORMS]
     return Panel(
         claim="normalisations remove the first phase and speed up training", effects=effects,
-        axes=[Axes("training loss (nats)", curves, **STEP)], caption=caption(study),
+        axes=[diversity.over_steps(study, "training loss (nats)", curves)], caption=caption(study),
         gate=diversity.trained_gate(study, "plain"),
         finding="; ".join(map(str, effects + said)),
     )
@@ -106,8 +105,8 @@ def diversity_fig9(study):
     curves = [diversity.curve(study, name, "second", name) for name in NORMS]
     losses = [diversity.curve(study, name, "loss", name) for name in NORMS]
     without = Effect("without, on the plateau", plain)
-    axes = [Axes("s2 / s1 of weight changes", curves, **STEP),
-            Axes("training loss (nats)", losses, **STEP)]
+    axes = [diversity.over_steps(study, "s2 / s1 of weight changes", curves),
+            diversity.over_steps(study, "training loss (nats)", losses)]
     return Panel("normalisations spread weight changes over more directions", effects, axes,
                  diversity.trained_gate(study, "plain"), caption=caption(study),
                  finding="; ".join(map(str, [*effects, without])))
@@ -134,9 +133,11 @@ def diversity_fig10(study):
     wrong = [Curve(f"{name}, running statistics", *results.curve("cross_running", name))
              for name in NORMED]
     axes = [
-        Axes("mean cosine of features, different categories", curves, **STEP),
-        Axes("training loss (nats)", [loss], **STEP),
-        Axes("mean cosine, as running statistics would show it", wrong, **STEP, figure="running"),
+        diversity.over_steps(study, "mean cosine of features, different categories", curves),
+        diversity.over_steps(study, "training loss (nats)", [loss]),
+        diversity.over_steps(
+            study, "mean cosine, as running statistics would show it", wrong, "running"
+        ),
     ]
     return Panel(
         claim="normalisations keep features of different categories from becoming alike",
@@ -172,12 +173,12 @@ def second_strength(model, x, y, layer):
 def measure(study, run, state):
     layer = study.config.layer
     model, x, y = diversity.net_and_examples(study, run, state)
-    features = list(layer_factors(model, x, y).values())[layer][1]
+    features = diversity.factors_of(model, x, y)[layer][1]
     values = diversity.losses(model, run.data, x, y)
     values |= dict(cross=cross_class_similarity(features, y),
                    second=second_strength(state.model, x, y, layer))
     if model is not state.model:
-        running = list(layer_factors(state.model, x, y).values())[layer][1]
+        running = diversity.factors_of(state.model, x, y)[layer][1]
         values |= dict(cross_running=cross_class_similarity(running, y),
                        loss_running=evaluate(state.model, x, y)[1])
     return values
@@ -187,7 +188,7 @@ def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c = study.config
     plans = {
-        label: diversity.plan(c, prepare(study, study.seeds[0], label)[1]) for label in NORMS
+        label: diversity.plan(c.steps, prepare(study, study.seeds[0], label)[1]) for label in NORMS
     }
     for run, step, state, names in study.sweep(prepare, plans, diversity.measured_steps(c)):
         study.log.add(run.seed, names, step, **measure(study, run, state))

@@ -13,6 +13,7 @@ import blur_deficit
 import diversity_directions
 import diversity_dynamics
 import diversity_normalization
+import diversity_settings
 import numpy as np
 import phases_reconstruction
 import phases_transfer
@@ -33,7 +34,7 @@ SCRIPTS = [
     achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
     phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
-    diversity_directions, diversity_normalization,
+    diversity_directions, diversity_normalization, diversity_settings,
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
 LISTS = {  # measurements that are lists
@@ -45,7 +46,7 @@ LISTS = {  # measurements that are lists
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
     "cosine": 0.0, "positive": 50.0, "with_v": 0.0, "agree": 0.7506, "agree_measured": 0.7506,
-    "o": 0.0, "terms": 0.0,
+    "o": 0.0, "terms": 0.0, "best_share": 0.1,
 }
 STEPS = [0] + [2**i for i in range(11)]
 
@@ -283,14 +284,17 @@ def gained(name):
 
 
 def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.28,
-               normed=(0.32, 0.30), error=(90.0, 90.0, 90.0)):
-    """A loss that stays until ``switch`` (with a normalisation ``norms``); cosines at the start, at
-    ``peak`` and at the end; s2 / s1 and cosines of normalised nets; test errors at the start, half
-    of the plateau and its end."""
+               normed=(0.32, 0.30), error=(90.0, 90.0, 90.0), easy=60, delays=(0, 0), **values):
+    """A loss that stays until ``switch`` (with a normalisation ``norms``, with fewer categories
+    ``easy``); cosines at the start, at ``peak`` and at the end, and when features and gradients
+    begin to rise; s2 / s1 and cosines of normalised nets; test errors at the start, half of the
+    plateau and its end; any other measurement by its name."""
 
     def mean(key, name, p):
         with_norm = name in ("norm1", "batch norm")
-        end = norms if with_norm else switch
+        end = norms if with_norm else easy if "categories" in name else switch
+        if key in values:
+            return values[key]
         if "loss" in key:
             return 2.3026 if p < end else max(1.8 * (1 - (p - end) / 20), 0.05)
         if key == "accuracy":
@@ -301,7 +305,8 @@ def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.
             return spread if with_norm else 0.2
         if with_norm:
             return np.interp(p, [0, 309], normed)
-        return np.interp(p, [0, peak, 309], cosine)
+        delay = delays[key.startswith("within")]
+        return np.interp(p, [0, delay, peak, 309], [cosine[0], *cosine])
 
     mean.calm = "loss", "test_loss"  # a tenth of the noise: where they cross decides
     return mean
@@ -455,6 +460,19 @@ PLANTS |= {
         reversed=two_phases(error=(90.0, 88.0, 80.0)),
     ),
     "diversity_fig3": {k: v for k, v in ALIKE.items() if k != "other"},
+    "diversity_order": dict(
+        yes=two_phases(delays=(100, 0)), reversed=two_phases(delays=(0, 100)), no=two_phases()
+    ),
+    "diversity_escape": dict(
+        yes=two_phases(best_share=0.02), reversed=two_phases(best_share=0.5),
+        no=two_phases(best_share=0.1),
+    ),
+    "diversity_difficulty": dict(
+        yes=two_phases(), reversed=two_phases(easy=290), no=two_phases(easy=200)
+    ),
+    **{
+        f"diversity_fig{i}": {k: v for k, v in ALIKE.items() if k != "other"} for i in range(11, 17)
+    },
     "diversity_fig8": dict(
         yes=two_phases(), reversed=two_phases(switch=50, norms=240), no=two_phases(norms=200)
     ),

@@ -453,11 +453,13 @@ def described(config):
 def scales(Config, quick, smoke, paper):
     """(data, scale) -> Config: rows of ``quick`` by data set, with ``smoke`` over them, and none.
 
-    paper: the sets for which the defaults of Config, the published experiment, are meant.
+    paper: the sets for which the defaults of Config, the published experiment, are meant; or rows
+    over them, by data set.
     """
     made = {(data, "quick"): Config(**rows) for data, rows in quick.items()}
     made |= {(data, "smoke"): Config(**rows | smoke) for data, rows in quick.items()}
-    return made | {(data, "paper"): Config() for data in paper}
+    published = paper if isinstance(paper, dict) else dict.fromkeys(paper, {})
+    return made | {(data, "paper"): Config(**rows) for data, rows in published.items()}
 
 
 def _variant(arguments, options):

@@ -188,6 +188,9 @@ def _draw_axes(place, axes):
     x = axes.x + " (log scale)" * axes.log_x
     y = axes.y + " (log scale)" * axes.log
     place.set(xlabel=x, ylabel="\n".join(textwrap.wrap(y, 38)))
+    if axes.epoch:
+        scales = lambda steps: steps / axes.epoch, lambda epochs: epochs * axes.epoch
+        place.secondary_xaxis(-0.26, functions=scales).set_xlabel("epoch")
     if axes.log_x:
         place.set_xscale("log")
         _log_ticks(place.xaxis)
