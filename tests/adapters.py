@@ -19,8 +19,8 @@ from clp_min.deficits import (
     random_labels, vertical_flip,
 )
 from clp_min.features import (
-    common_directions, cross_class_similarity, feature_similarity, pseudo_neuron_similarity,
-    within_class_similarity,
+    common_directions, component_strengths, cross_class_similarity, feature_similarity,
+    pseudo_neuron_similarity, within_class_similarity,
 )
 from clp_min.fisher import fisher_trace, per_example_gradient_norms
 from clp_min.gradients import (
@@ -35,7 +35,7 @@ from clp_min.train import accuracy, batch_statistics, evaluate, shrink_perturb, 
 from theory.binning import gaussian_binned_entropy
 from theory.common_direction import (
     null_frequency, printed_residual, relu_net_pass, split_along, theorem1_parts, theorem2_holds,
-    theorem2_product, theorem3_share,
+    theorem2_product, theorem3_share, two_phases,
 )
 from theory.deep_linear import gated_pathways
 from theory.sgd import (

@@ -179,7 +179,8 @@ def test_student__the_readmes_command_in_the_projects_root():
             done = run("-m", "pytest", "-q", *arguments, cwd=ROOT)
             assert done.returncode == 0 and re.search(r"1 passed", done.stdout), done.stdout
         solution.write_text("def something_else():\n    pass\n")
-        assert "defines (def, not import) none of" in run("-m", "pytest", "--student", solution.name, cwd=ROOT).stderr
+        told = run("-m", "pytest", "--student", solution.name, cwd=ROOT).stderr
+        assert "defines (def, not import) none of" in told
     finally:
         solution.unlink()
 

@@ -9,15 +9,15 @@ import torch
 
 from clp_min import models
 from clp_min.features import (
-    along_direction, component_strengths, direction_agreement, direction_strengths, dormant_share,
-    effective_rank, layer_factors, recursive_directions, summed_change, theorem2_terms,
+    along_direction, direction_agreement, direction_strengths, dormant_share, effective_rank,
+    layer_factors, recursive_directions, summed_change, theorem2_terms,
 )
 from theory.common_direction import split_along, theorem1_parts, theorem2_product
 
 import oracles
 from adapters import (
-    common_directions, cross_class_similarity, feature_similarity, pseudo_neuron_similarity,
-    within_class_similarity,
+    common_directions, component_strengths, cross_class_similarity, feature_similarity,
+    pseudo_neuron_similarity, within_class_similarity,
 )
 from compare import EXACT, assert_close
 

@@ -7,10 +7,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from clp_min import models
+from theory.common_direction import gaussian_clusters
 
 from adapters import (
     null_frequency, printed_residual, relu_net_pass, split_along, theorem1_parts, theorem2_holds,
-    theorem2_product, theorem3_share,
+    theorem2_product, theorem3_share, two_phases,
 )
 from compare import EXACT, assert_close, assert_mean
 
@@ -77,15 +78,9 @@ def test_theorem1_parts__sum_to_the_step():
             assert (s > 1e-12 * s[0]).sum() == min(h, h_next - 1)  # C takes one rank
             # W after the step in its place: percents off
             features, deltas, _ = relu_net_pass(weights, x, label)
-            after = list(weights)
-            after[layer + 1] = weights[layer + 1] - 0.1 * np.outer(
-                deltas[layer + 1], features[layer + 1]
-            )
-            v, eps_after = split_along(after[layer + 1], c)
-            gate = (weights[layer] @ features[layer] > 0).astype(float)
-            total = np.outer(v, c) + eps_after
-            wrong = -0.1 * np.outer(gate * (total @ deltas[layer + 1]), features[layer])
-            assert np.abs(wrong - step).max() > 1e-4 * size
+            after = weights[layer + 1] - 0.1 * np.outer(deltas[layer + 1], features[layer + 1])
+            primary, parts, _ = theorem1_parts(weights, layer, c, x, label, 0.1, after)
+            assert np.abs(primary + parts.sum(0) - step).max() > 1e-4 * size
 
 
 @pytest.mark.claim("diversity_fig5", verdict="does not follow")
@@ -142,3 +137,29 @@ def test_theorem3_share__is_an_assumption():
     c, alike = rng.normal(size=9), rng.normal(size=9)
     assert theorem3_share(None, c, alike + 0.01 * rng.normal(size=(50, 9))) == 1.0
     assert theorem3_share(None, c, rng.normal(size=(4000, 9))) < 0.55
+
+
+def test_two_phases__is_autograds_descent():
+    """Loss and cosine along 30 full-batch steps of the same net, by torch; the weights that were
+    given stay as they were."""
+    rng, weights, _, _ = net()
+    x, labels = gaussian_clusters(rng, 4, 5, d=5)
+    given = [w.copy() for w in weights]
+    losses, cosines = two_phases(weights, x, labels, 0.3, 30, layer=2)
+    assert all(np.array_equal(w, old) for w, old in zip(weights, given))
+    model = models.mlp((5,), 4, (7, 6, 8), bias=False).double()
+    with torch.no_grad():
+        for p, w in zip(model.parameters(), weights):
+            p.copy_(torch.from_numpy(w))
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(labels)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for step in range(31):
+        unit = torch.nn.functional.normalize(model[:5](inputs).detach(), dim=1)
+        pairs = [float(unit[i] @ unit[j]) for i in range(20) for j in range(20)
+                 if labels[i] != labels[j]]
+        loss = cross_entropy(model(inputs), targets)
+        assert_close(losses[step], float(loss.detach()), 1e-10)
+        assert_close(cosines[step], np.mean(pairs), 1e-10)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

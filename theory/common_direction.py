@@ -39,17 +39,17 @@ def printed_residual(w, c):
     return w.T - np.outer(c, c) / (c @ c) @ w.T
 
 
-def theorem1_parts(weights, layer, c_next, x, label, lr):
+def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
     """Theorem 1 for one example and one plain step of rate ``lr`` on it -> (primary part (h, d),
     the other parts (rank, h, d) by falling singular value, the step's own change of W_l (h, d)).
 
     layer: l from 0; c_next: the direction C (h',) of layer l + 1, whose W is the one BEFORE the
-    step. The printed factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
+    step; w_next: another one in its place, with which the parts do not sum. The printed factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
     """
     features, deltas, _ = relu_net_pass(weights, x, label)
     own, above = features[layer], features[layer + 1]
     gate = (weights[layer] @ own > 0).astype(float)
-    v, eps = split_along(weights[layer + 1], c_next)
+    v, eps = split_along(weights[layer + 1] if w_next is None else w_next, c_next)
     change_next = -lr * np.outer(deltas[layer + 1], above)  # of W_{l+1}, on the same step
     dv, deps = split_along(change_next, c_next)
     through = np.outer(above, own) / (above @ above)
@@ -101,3 +101,38 @@ def theorem3_share(w, c, deltas):
     assumption. The share of the majority's sign, deltas (n, h)."""
     signs = np.sign(deltas @ c)
     return float(max((signs > 0).mean(), (signs < 0).mean()))
+
+
+def gaussian_clusters(rng, classes=8, each=20, d=24, spread=0.5):
+    """Data for ``two_phases``: (x (classes * each, d), labels), Gaussian clusters of deviation
+    ``spread`` around Gaussian centres of deviation 1."""
+    centres, labels = rng.normal(size=(classes, d)), np.repeat(np.arange(classes), each)
+    return centres[labels] + spread * rng.normal(size=(len(labels), d)), labels
+
+
+def two_phases(weights, x, labels, lr, steps, layer):
+    """Gradient descent of a ReLU net on all examples at once, by hand -> (loss (steps + 1,), mean
+    cosine of the features F_layer of examples of different classes (steps + 1,)).
+
+    weights: list of (h, d), not changed; x (n, d); layer from 1. A feature of zeros has cosine 0.
+    """
+    weights, one_hot = [w.copy() for w in weights], np.eye(len(weights[-1]))[labels]
+    apart = labels[:, None] != labels[None, :]
+    losses, cosines = [], []
+    for step in range(steps + 1):
+        features = [x]
+        for w in weights[:-1]:
+            features.append(np.maximum(features[-1] @ w.T, 0))
+        logits = features[-1] @ weights[-1].T
+        e = np.exp(logits - logits.max(1, keepdims=True))
+        p = e / e.sum(1, keepdims=True)
+        losses.append(-np.log((p * one_hot).sum(1)).mean())
+        length = np.linalg.norm(features[layer], axis=1, keepdims=True)
+        unit = features[layer] / np.maximum(length, 1e-300)
+        cosines.append((unit @ unit.T)[apart].mean())
+        delta = (p - one_hot) / len(x)
+        for i in range(len(weights) - 1, -1, -1):
+            below = (delta @ weights[i]) * (features[i] > 0)
+            weights[i] = weights[i] - lr * delta.T @ features[i]
+            delta = below
+    return np.array(losses), np.array(cosines)
