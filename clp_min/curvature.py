@@ -4,7 +4,7 @@ spectrum without ever forming it, the norm of the input-output Jacobian, the ent
     H = (1/n) sum_i  d^2 (-log p(y_i | x_i)) / d theta^2    ("Generalization and memorization in
                                                             sparse neural networks", Eq. 2.1)
 
-All in eval mode, of nets that draw no random numbers. Flat vectors (p,) follow
+All in eval mode; a net that draws random numbers is refused. Flat vectors (p,) follow
 model.parameters(). With ``masks`` the Hessian is that of the kept weights: rows and columns of
 pruned ones are 0.
 """
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clp_min.fisher import checked_logits
 from clp_min.gradients import check_examples
 from clp_min.layer_rules import check_masks, check_modes
 
@@ -174,7 +175,8 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in x.split(batch_size):
         part = part.detach().requires_grad_()
-        outputs = model(part) if of == "logits" else model(part).softmax(1)
+        outputs = checked_logits(model, part)
+        outputs = outputs if of == "logits" else outputs.softmax(1)
         for k, column in enumerate(outputs.sum(0)):
             [found] = torch.autograd.grad(column, part, retain_graph=k + 1 < outputs.shape[1])
             total += found.double().square().sum()
@@ -197,7 +199,7 @@ def entropies(logits):
 def _gradient_graph(model, parameters, x, y, n):
     """The gradient of these examples' part of the mean loss over n, with its graph."""
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
-        loss = F.cross_entropy(model(x), y, reduction="sum") / n
+        loss = F.cross_entropy(checked_logits(model, x), y, reduction="sum") / n
         return torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
 
 

@@ -235,7 +235,7 @@ def _forward(model, x):
             if own:  # first of the hooks: it sees what the layer itself computed
                 keep = partial(_keep, layers, name, len(x))
                 handles.append(module.register_forward_hook(keep, prepend=True))
-        logits = _logits(model, x)
+        logits = checked_logits(model, x)
     finally:
         for handle in handles:
             handle.remove()
@@ -334,7 +334,7 @@ def _squares_by_autograd(model, one, cotangents, masks):
 
 def _by_autograd(model, x, labels, masks, generator):
     check_modes(model)
-    logits, rows = _logits(model, x), []
+    logits, rows = checked_logits(model, x), []
     cotangents = list(_cotangents(logits.detach(), labels, generator))
     for i in range(len(x)):
         own = [b[i : i + 1] for b, _ in cotangents]
@@ -381,7 +381,8 @@ def _check_model(model, x, masks):
     check_masks(model, masks)
 
 
-def _logits(model, x):
+def checked_logits(model, x):
+    """model(x). ValueError: it draws random numbers; no (n, classes) float32 or float64 logits."""
     before = torch.get_rng_state(), torch.cuda.get_rng_state(x.device) if x.is_cuda else None
     logits = model(x)
     drawn = not torch.equal(before[0], torch.get_rng_state())

@@ -50,8 +50,8 @@ def _ranked(scores, n, descending=False):
 def nonzero_masks(model):
     """Parameter name -> mask of the weights of Conv2d and Linear layers that are not 0. In a net
     under masks these are the kept ones: pruned weights are exactly 0 after every step, kept ones
-    are not."""
-    return {name: weight != 0 for name, weight in prunable_weights(model).items()}
+    are not. A layer of zeros alone, as a last one may begin, is kept."""
+    return {name: (w != 0) | ~w.any() for name, w in prunable_weights(model).items()}
 
 
 def fisher_scores(model, x, labels="expected", generator=None):

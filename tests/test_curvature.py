@@ -90,6 +90,20 @@ def test_hessian_vector_product__leaves_the_net_alone_and_refuses():
         hessian_vector_product(model, x, y, v)
 
 
+def test_hessian_vector_product__refuses_a_net_that_draws_random_numbers():
+    """Also where no module says so: every product would be of another loss."""
+
+    class Noisy(torch.nn.Linear):
+        def forward(self, x):
+            return torch.nn.functional.dropout(super().forward(x))
+
+    x, y = torch.randn(6, 3), torch.arange(6) % 2
+    with pytest.raises(ValueError, match="random numbers"):
+        hessian_vector_product(Noisy(3, 2), x, y, torch.ones(8))
+    with pytest.raises(ValueError, match="random numbers"):
+        jacobian_norm(Noisy(3, 2), x)
+
+
 @pytest.mark.parametrize("method, probes", [("hutchinson", 4), ("hutch++", 9)])
 def test_hessian_trace__is_unbiased_and_its_standard_error_is_honest(method, probes):
     """400 estimates against the dense trace, of the kept weights; the mean of the squared standard

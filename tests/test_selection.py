@@ -78,6 +78,15 @@ def test_nonzero_masks__are_the_states_own_through_training():
     assert epoch == 4
 
 
+def test_nonzero_masks__a_layer_that_begins_at_zero_is_kept():
+    net = models.mlp((3,), 2, (4,))
+    torch.nn.init.zeros_(net[3].weight)
+    with torch.no_grad():
+        net[1].weight[0] = 0.0
+    found = nonzero_masks(net)
+    assert found["3.weight"].all() and found["1.weight"].sum() == 9
+
+
 def test_fisher_scores__are_the_exact_traces_of_kept_weights():
     net, masks, x, _ = pruned_net()
     expected = [oracles.fisher_trace(net, one[None], masks) for one in x]

@@ -184,3 +184,109 @@ def test_sweep__the_papers_resnet_under_masks():
             if name in state.masks:
                 assert torch.equal(p != 0, state.masks[name]), name
     assert epoch == 1
+
+
+def small_unit(n=40):
+    """(unit, Init-S's and Sol-F's kept states under one mask) of a small net with BatchNorm."""
+    torch.manual_seed(0)
+    net = partial(models.mlp, (4,), 3, (6,), norm=True)
+    x, y = torch.randn(n, 4), torch.arange(n) % 3
+    data = SimpleNamespace(train=(x, y), test=(x[:20] + 0.1, y[:20]), classes=3)
+    kept, masks = {}, magnitude_masks(net(), 0.5)
+    for name in ("start", "solution", "finetuned", "scratch"):
+        model = batch_statistics(net(), x)
+        for key, p in model.named_parameters():
+            p.data *= masks.get(key, torch.tensor(True))
+        kept[name] = {"model": model.state_dict(), "masks": masks}
+    return SimpleNamespace(seed=0, data=data, setup=Setup(net, x, y, batch_size=10)), kept
+
+
+class Log:
+    """What a script logs, by point."""
+
+    def __init__(self):
+        self.values = {}
+
+    def series(self, seed, name, key):
+        found = [p for p, row in self.values.items() if key in row]
+        return found, [self.values[p][key] for p in found]
+
+    def add(self, seed, names, point, **values):
+        self.values.setdefault(point, {}).update(values)
+
+
+def study_of(kept, **config):
+    c = SimpleNamespace(fisher_examples=30, labels="expected", **config)
+    return SimpleNamespace(config=c, log=Log(), kept=lambda seed, name: kept[name])
+
+
+def test_path_walk__ends_are_the_two_nets_and_cosines_are_plain_gradients():
+    """Losses at alpha 0 and 1 are those of Init-S and Sol-F; the mean cosine in the middle is that
+    of each example's own descent over kept weights, with statistics of the measured images."""
+    unit, kept = small_unit()
+    alphas = (0.0, 0.5, 1.0)
+    study = study_of(kept, alphas=alphas, upper=0.1, far=1.0, permutations=20)
+    sparse_path.walk(study, unit)
+    found, model = study.log.values, unit.setup.model().eval()
+    for alpha, name in ((0.0, "start"), (1.0, "solution")):
+        model.load_state_dict(kept[name]["model"])
+        loss = nn.functional.cross_entropy(model(unit.data.test[0]), unit.data.test[1])
+        assert_close(found[alpha]["test_loss_interpolated"], float(loss.detach()), 1e-5)
+    start, end = ({k: v.double() for k, v in kept[n]["model"].items()} for n in
+                  ("start", "solution"))
+    model.load_state_dict({k: ((start[k] + end[k]) / 2) for k in start})
+    model = batch_statistics(model, unit.data.train[0][:30]).double()
+    masks, cosines = kept["solution"]["masks"], []
+    for one, label in zip(unit.data.train[0][:30].double(), unit.data.train[1]):
+        gradient = oracles.example_gradient(model, one, int(label))
+        own = {k: -g * masks.get(k, 1) for k, g in gradient.items()}
+        dot = sum(float((g * (end[k] - start[k])).sum()) for k, g in own.items())
+        sizes = [sum(float(part.square().sum()) for part in parts) ** 0.5 for parts in
+                 (own.values(), [(end[k] - start[k]) * masks.get(k, 1) for k in own])]
+        cosines.append(dot / (sizes[0] * sizes[1]))
+    assert_close(found[0.5]["cosine"], np.mean(cosines), 1e-4)
+    assert_close(found[0.5]["positive"], 100 * np.mean(np.array(cosines) > 0), EXACT)
+    before = dict(found[0.5])
+    sparse_path.walk(study, unit)  # what is done is not done again
+    assert found[0.5] == before
+
+
+def test_regimes_compare__disagreement_by_hand():
+    unit, kept = small_unit()
+    study = study_of(kept, generalisation=0.5, dense_epochs=1, sparse_epochs=1)
+    sparse_regimes.compare(study, unit)
+    [found], said, model = study.log.values.values(), {}, unit.setup.model().eval()
+    x, y = unit.data.test
+    for arm in ("finetuned", "scratch"):
+        model.load_state_dict(kept[arm]["model"])
+        said[arm] = model(x).detach()
+    apart = said["finetuned"].argmax(1) != said["scratch"].argmax(1)
+    assert_close(found["disagreement"], float(apart.double().mean()), EXACT)
+    loss = nn.functional.cross_entropy(said["scratch"], y, reduction="none")
+    assert_close(found["areas"][1], sparse_regimes.area(loss, apart), EXACT)
+    traces = torch.tensor([oracles.fisher_trace(model, one[None], kept["scratch"]["masks"])
+                           for one in x])
+    assert_close(found["areas"][0], sparse_regimes.area(traces, apart), 1e-9)
+
+
+def test_selection_holdout__the_small_net_sees_the_holdout_set_alone():
+    """A fifth, the rest is what Algorithm 3 trains on; traces of all examples under the net."""
+    seen = set()
+
+    class Noting(nn.Module):
+        def forward(self, x):
+            if self.training:
+                seen.update(x[:, 0].round().int().tolist())
+            return x / 50
+
+    x = torch.arange(50.0)[:, None] * torch.ones(3)
+    setup = Setup(partial(models.mlp, (3,), 3), x, torch.arange(50) % 3, batch_size=10)
+
+    def small_net(shape, classes):
+        return nn.Sequential(Noting(), nn.Linear(3, classes))
+
+    study = study_of({}, holdout=0.2, dense_epochs=2, small_net=small_net)
+    study.classes = 3
+    rest, traces = sparse_selection.holdout(study, 0, setup)
+    assert len(rest) == 40 and seen == set(range(50)) - set(rest.tolist())
+    assert traces.shape == (50,) and (traces > 0).all()

@@ -44,7 +44,8 @@ def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
     the other parts (rank, h, d) by falling singular value, the step's own change of W_l (h, d)).
 
     layer: l from 0; c_next: the direction C (h',) of layer l + 1, whose W is the one BEFORE the
-    step; w_next: another one in its place, with which the parts do not sum. The printed factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
+    step; w_next: another one in its place, with which the parts do not sum to the step. The printed
+    factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
     """
     features, deltas, _ = relu_net_pass(weights, x, label)
     own, above = features[layer], features[layer + 1]
