@@ -92,6 +92,18 @@ def test_places__of_the_switch_and_of_half_of_a_rise():
     assert np.isnan(diversity.half_rise(study_of([2.3, 2.2], cross=[0, 1]), "cross", "")).all()
 
 
+@pytest.mark.claim("diversity_a4_batch_sizes", verdict="underdetermined")
+@pytest.mark.claim("diversity_a5_rates", verdict="underdetermined")
+def test_settings__what_the_paper_says_twice_and_otherwise():
+    """The main text has batch sizes 100 and 500, appendix A.4 also 1000 (ours: A.4's); A.5 says
+    three MLPs for the two rates that it and its caption name (ours: two)."""
+    c = diversity_settings.Config()
+    groups = diversity_settings.groups(c)
+    assert c.batch_sizes == (100, 500, 1000)
+    rates = [changed["lr"] for changed in groups[diversity_settings.diversity_fig15].values()]
+    assert rates == [0.1, 0.01]
+
+
 def test_settings__panels_share_runs_and_change_what_they_say():
     """Every run has a set-up of its own; what two panels ask for is one run; the nets are made."""
     c = diversity_settings.CONFIGS["textures", "quick"]

@@ -163,3 +163,32 @@ def test_two_phases__is_autograds_descent():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+@pytest.mark.claim("diversity_appendix_i", verdict="does not follow")
+def test_relu_net_pass__the_same_features_do_not_give_alike_gradients():
+    """Appendix I: alike features open the same gates, "therefore" gradients are alike. Eq. 23 needs
+    the gradient above to be alike too: it is within a category; the SAME example under two labels
+    has the same features and gates, and gradients with a cosine under 0 on the mean of 200 nets."""
+    cosines = []
+    for seed in range(200):
+        _, weights, x, _ = net(seed)
+        (features, one, _), (again, other, _) = (relu_net_pass(weights, x, k) for k in (0, 1))
+        assert all(np.array_equal(a, b) for a, b in zip(features, again))
+        a, b = (weights[1].T @ deltas[1] for deltas in (one, other))  # in F_1
+        if np.linalg.norm(a) > 0:
+            cosines.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    assert len(cosines) > 150 and np.mean(cosines) < 0
+    near, also = (relu_net_pass(weights, scale * x, 0)[1] for scale in (1.0, 1.001))
+    assert near[1] @ also[1] > 0.999 * np.linalg.norm(near[1]) * np.linalg.norm(also[1])
+
+
+@pytest.mark.claim("diversity_s_primary", verdict="fails as printed")
+def test_theorem1_parts__s_primary_has_the_index_of_another_part():
+    """S_primary is printed with the change of index i: that is S_i, and their ratio 1, where the
+    table has 9 to 37. With the primary part it is a number of its own."""
+    for seed in range(5):
+        rng, weights, x, label = net(seed)
+        primary, parts, _ = theorem1_parts(weights, 0, weights[1] @ np.ones(7), x, label, 0.1)
+        sizes = np.linalg.norm(parts, axis=(1, 2))
+        assert not np.isclose(np.linalg.norm(primary), sizes, rtol=1e-3).any()

@@ -107,12 +107,16 @@ class Work:
     def _print_cost(self, epochs, flops, disk, n):
         setup = self.setup
         parameters = parameter_count(fresh_state(setup, 0).model)
-        memory = (setup.x.numel() * setup.x.element_size() * 2 + parameters * 4 * 10) / 1e9
+        # at a fork all schedules but one wait: weights and momentum, in the checkpoint too (two)
+        waiting = max(len(unit.schedules) for unit in self.units) - 1
+        states = parameters * 4 * (10 + 2 * waiting)
+        memory = (setup.x.numel() * setup.x.element_size() * 2 + states) / 1e9
+        disk = (parameters * 4 * (6 + 4 * waiting) / 1e9 + disk) * n
         print(
             f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs:,}"
             f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
             f" {memory:.1f} GB of memory beside the activations,"
-            f" {(parameters * 4 * 6 / 1e9 + disk) * n:.2f} GB of disk while it runs",
+            f" {disk:.2f} GB of disk while it runs",
             flush=True,
         )
 
