@@ -125,9 +125,10 @@ def two_phases(weights, x, labels, lr, steps, layer):
         for w in weights[:-1]:
             features.append(np.maximum(features[-1] @ w.T, 0))
         logits = features[-1] @ weights[-1].T
-        e = np.exp(logits - logits.max(1, keepdims=True))
-        p = e / e.sum(1, keepdims=True)
-        losses.append(-np.log((p * one_hot).sum(1)).mean())
+        logits -= logits.max(1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        p = np.exp(log_p)
+        losses.append(-(log_p * one_hot).sum(1).mean())
         length = np.linalg.norm(features[layer], axis=1, keepdims=True)
         unit = features[layer] / np.maximum(length, 1e-300)
         cosines.append((unit @ unit.T)[apart].mean())

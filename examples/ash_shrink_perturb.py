@@ -1,0 +1,188 @@
+"""Shrink, perturb, repeat (Ash & Adams, "On warm-starting neural network training").
+
+Before the second stage every parameter becomes shrink * theta + perturb * theta', theta' a newly
+initialised net. shrink_perturb: accuracy over both numbers, against random and warm starts; online:
+data that come in rounds, with what each arm costs; "towards init" stays warm and adds the squared
+distance from the first weights to the loss.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
+from clp_min.study.panel import log_ratio
+from clp_min.train import cross_entropy, fresh_model
+
+import ash
+
+
+@dataclass(frozen=True)
+class Config(ash.Config):
+    shrinks: tuple = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    perturbs: tuple = (0.01, 0.1)
+    rounds: int = 10
+    pull: float = 0.001  # of the squared distance from the first weights
+
+
+CONFIGS = ash.configs(
+    Config, shapes=dict(shrinks=(0.2, 0.4, 0.6, 0.8), rounds=4),
+    cifar10=dict(shrinks=(0.2, 0.4, 0.6, 0.8), rounds=4),
+    smoke=dict(shrinks=(0.4,), perturbs=(0.1,), rounds=2),
+)
+ARMS = {
+    "cold": (0.0, 1.0), "warm": (1.0, 0.0), "shrink and perturb": None, "towards init": (1.0, 0.0),
+}
+
+
+def not_worse(unit, ahead, step):
+    """The effect of a claim that something is at most a point behind: points ahead (seeds,), and
+    two added, so that the bound is above 0."""
+    return Effect(f"{unit}, plus 2", ahead + 2 * ash.POINT, least=ash.POINT, step=step)
+
+
+def ash_shrink_perturb(study):
+    """Final accuracy over shrink and perturb.
+
+    Effects, at the settings' ``shrink`` and ``perturb``: points above warm, least 1; at most 1
+    behind random ("completely eliminates the gap"); log of random's steps over those of its second
+    stage, least .1 ("savings": the half was trained before). Scope of ash_warm_start.
+    """
+    c, results = study.config, study.results
+    chosen = spelled(c.shrink, c.perturb)
+    random, warm, ours = results.final("accuracy", ["random", "warm", chosen]).T
+    steps = results.final("steps", [chosen, "half"])
+    saved = log_ratio(results.final("steps", "random"), steps[:, 0] - steps[:, 1])
+    effects = [
+        Effect(f"points, {chosen} - warm", ours - warm, least=ash.POINT, step=study.step()),
+        not_worse(f"points, {chosen} - random", ours - random, study.step()),
+        Effect("log (steps, random / second stage)", saved, least=ash.TENTH),
+    ]
+    train = results.final("train_accuracy", ["random", "warm", chosen]).mean(0)
+    curves = [
+        Curve(f"perturb {p}", list(c.shrinks), results.final("accuracy", [
+            spelled(s, p) for s in c.shrinks]))
+        for p in c.perturbs
+    ]
+    flat = np.ones(len(c.shrinks))
+    curves += [
+        Curve(name, list(c.shrinks), values[:, None] * flat, style="dashed")
+        for name, values in (("random", random), ("warm", warm))
+    ]
+    counts = np.stack([results.final("steps", "random"), steps[:, 0] - steps[:, 1]], 1)
+    axes = [
+        Axes("test accuracy (%)", curves, x="shrink"),
+        Axes("steps of training on all", [ash.bars("steps", ["random", chosen], counts)], x="",
+             kind="bar"),
+    ]
+    return Panel(
+        "shrinking and perturbing closes the gap of the warm start, and saves steps", effects, axes,
+        ash.random_gate(study), "; ".join([*map(str, effects), "training accuracy of random, warm,"
+                                           f" this: {', '.join(f'{v:.1f}' for v in train)} %"]),
+    )
+
+
+def ash_online(study):
+    """Data in equal rounds; each round trains on all that has come.
+
+    Effects, after the last round: points that warm is behind cold, least 1; shrink and perturb at
+    most 1 behind cold; log of cold's steps in all over its, least .1. "Towards init" is printed.
+    Scope of ash_warm_start.
+    """
+    c, results = study.config, study.results
+    runs = [f"rounds {arm}" for arm in ARMS]
+    final = dict(zip(ARMS, results.final("accuracy", runs).T))
+    steps = dict(zip(ARMS, results.final("steps", runs).T))
+    ours = "shrink and perturb"
+    effects = [
+        Effect("points, cold - warm", final["cold"] - final["warm"], least=ash.POINT,
+               step=study.step()),
+        not_worse(f"points, {ours} - cold", final[ours] - final["cold"], study.step()),
+        Effect(f"log (steps, cold / {ours})", log_ratio(steps["cold"], steps[ours]),
+               least=ash.TENTH),
+    ]
+    said = Effect("points, towards init - warm", final["towards init"] - final["warm"])
+    axes = [
+        Axes(y, [Curve(arm, *results.curve(key, f"rounds {arm}")) for arm in ARMS], x="training images")
+        for key, y in (("accuracy", "test accuracy (%)"), ("steps", "steps so far"))
+    ]
+    return Panel(
+        "shrink, perturb, repeat keeps up with training anew in every round, at less cost", effects,
+        axes, ash.random_gate(study, "rounds cold"), "; ".join(map(str, [*effects, said])),
+        caption=f"{c.rounds} rounds",
+    )
+
+
+PANELS = [ash_shrink_perturb, ash_online]
+
+
+# ---- what is trained
+
+
+def spelled(shrink, perturb):
+    return f"shrink {shrink} perturb {perturb}"
+
+
+class TowardsInit:
+    """The loss with ``pull`` times the squared distance from the first weights of a seed."""
+
+    def __init__(self, setup, seed, pull):
+        first = fresh_model(setup, seed, "init")
+        self.first, self.pull = [p.detach().clone() for p in first.parameters()], pull
+
+    def __call__(self, model, x, y):
+        both = zip(model.parameters(), self.first)
+        apart = sum((p - q).square().sum() for p, q in both)
+        return cross_entropy(model, x, y) + self.pull * apart
+
+
+def stages_of(c, setup, seed, label):
+    """name -> phases, for the data of one seed."""
+    first, rest = ash.halves(c, setup, seed)
+    if label == "grid":
+        half = ash.stage(c, setup, subset=first)
+        plan = {"random": [ash.stage(c, setup)], "half": [half],
+                "warm": [half, ash.stage(c, setup, event=ash.fresh_start())]}
+        for shrink in c.shrinks:
+            for perturb in c.perturbs:
+                event = ash.fresh_start(shrink, perturb)
+                plan[spelled(shrink, perturb)] = [half, ash.stage(c, setup, event=event)]
+        return plan
+    order, n = torch.cat([first, rest]), len(setup.x)
+    parts = [order[: n * (k + 1) // c.rounds] for k in range(c.rounds)]
+    plan, pulled = {}, TowardsInit(setup, seed, c.pull)
+    begin = ash.stage(c, setup, subset=parts[0])
+    for arm, numbers in ARMS.items():
+        event = ash.fresh_start(*(numbers or (c.shrink, c.perturb)))
+        more = {"loss": pulled} if arm == "towards init" else {}
+        plan[arm] = [begin if not more else ash.stage(c, setup, subset=parts[0], **more)]
+        plan[arm] += [ash.stage(c, setup, subset=p, event=event, **more) for p in parts[1:]]
+    return plan
+
+
+def prepare(study, seed, label):
+    return ash.prepare(study, seed)
+
+
+def main(argv=None):
+    study = Study(__file__, PANELS, CONFIGS, argv)
+    c, plans = study.config, {}
+    labels = ["grid"] * study.wants(ash_shrink_perturb) + ["rounds"] * study.wants(ash_online)
+    for label in labels:
+        setup = prepare(study, study.seeds[0], label)[1]
+        plans[label] = stages_of(c, setup, study.seeds[0], label)
+    for unit in study.units(prepare, plans):
+        own = stages_of(c, unit.setup, unit.seed, unit.label)
+        unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
+        for epoch, state, names in study.work.trained(unit):
+            if epoch and not state.event and ash.is_last(c, state):
+                names = [name.removeprefix("grid ") for name in names]
+                own = state.phase.subset
+                point = len(own) if own is not None else len(unit.setup.x)
+                ash.record(study, unit, state, names, point)
+    study.finish()
+
+
+if __name__ == "__main__":
+    command_line(main)
