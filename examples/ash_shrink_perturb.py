@@ -27,8 +27,8 @@ class Config(ash.Config):
 
 
 CONFIGS = ash.configs(
-    Config, shapes=dict(shrinks=(0.2, 0.4, 0.6, 0.8), rounds=4),
-    cifar10=dict(shrinks=(0.2, 0.4, 0.6, 0.8), rounds=4),
+    Config, shapes=dict(shrinks=(0.2, 0.4, 0.8), rounds=3),
+    cifar10=dict(shrinks=(0.2, 0.4, 0.8), rounds=3),
     smoke=dict(shrinks=(0.4,), perturbs=(0.1,), rounds=2),
 )
 ARMS = {
@@ -104,7 +104,8 @@ def ash_online(study):
     ]
     said = Effect("points, towards init - warm", final["towards init"] - final["warm"])
     axes = [
-        Axes(y, [Curve(arm, *results.curve(key, f"rounds {arm}")) for arm in ARMS], x="training images")
+        Axes(y, [Curve(arm, *results.curve(key, f"rounds {arm}")) for arm in ARMS],
+             x="training images")
         for key, y in (("accuracy", "test accuracy (%)"), ("steps", "steps so far"))
     ]
     return Panel(

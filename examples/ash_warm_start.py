@@ -35,8 +35,8 @@ class Config(ash.Config):
 
 
 CONFIGS = ash.configs(
-    Config, shapes=dict(longer=30, batch_sizes=(25, 100)),
-    cifar10=dict(longer=30, batch_sizes=(25, 100)),
+    Config, shapes=dict(few=(1, 5), longer=20, batch_sizes=(100,)),
+    cifar10=dict(few=(1, 5), longer=20, batch_sizes=(100,)),
     smoke=dict(few=(1,), tested=1, longer=2, batch_sizes=(100,), rates=(0.003,)),
 )
 NETS = {"": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}

@@ -12,7 +12,7 @@ import lines
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-SETTINGS = {"achille", "revisiting", "sparse", "phases", "diversity"}
+SETTINGS = {"achille", "ash", "revisiting", "sparse", "phases", "diversity"}
 # two panels stand in the script whose runs they read
 OTHER_PREFIX = {"revisiting_section5": "achille_window", "phases_fig5": "softmax_theory"}
 

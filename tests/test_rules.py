@@ -9,11 +9,14 @@ from types import SimpleNamespace
 import achille_deficits
 import achille_layers
 import achille_window
+import ash_shrink_perturb
+import ash_warm_start
 import blur_deficit
 import diversity_directions
 import diversity_dynamics
 import diversity_normalization
 import diversity_settings
+import golatkar_timing
 import numpy as np
 import phases_reconstruction
 import phases_transfer
@@ -34,7 +37,8 @@ SCRIPTS = [
     achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
     phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
-    diversity_directions, diversity_normalization, diversity_settings,
+    diversity_directions, diversity_normalization, diversity_settings, golatkar_timing,
+    ash_warm_start, ash_shrink_perturb,
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
 LISTS = {  # measurements that are lists
@@ -283,6 +287,45 @@ def gained(name):
     return dict(yes=gains(name, 5.0), reversed=gains(name, -5.0), no=gains(name, 0.0))
 
 
+def timed(decay=(10.0, 2.0, 1.0, 0.0), augment=(10.0, 5.0, 2.0, 0.0), until=10.0, after=0.0,
+          curved=2.0, distance=0.5):
+    """Points over the 80 without regularisation: in each quarter, in the first half, in the second;
+    10 throughout. Tr H of the first half's net over the other's 1, their distance over that of two
+    draws."""
+
+    def mean(key, name, p):
+        if key != "accuracy":
+            value = {"hessian": curved, "distance": distance}.get(key, 1.0)
+            return value if key != "hessian" or "until" in name else 1.0
+        place = int(name.split()[-1]) if name[-1].isdigit() else 0
+        gain = {"all": 10.0, "until": until, "after": after}
+        gain["window"] = (augment if "augment" in name else decay)[place // 15 % 4]
+        return 80.0 + next((v for word, v in gain.items() if word in name.split()), 0.0)
+
+    return mean
+
+
+def warmed(gap=10.0, convex=0.0, train=0.0, ours=0.0, balance=(3.0, 0.5), kept=1.0):
+    """Points that a warm start is behind 90, in accuracy and on training images, and logistic
+    regression; that shrink and perturb is behind; log gradient ratios, warm and shrunk."""
+
+    def mean(key, name, p):
+        warm = any(word in name for word in ("warm", "few", "longer", "towards"))
+        if key == "steps":
+            return {"half": 300.0, "rounds cold": 1500.0}.get(name, 600.0)
+        if key == "train_accuracy":
+            return 99.0 - train * warm
+        if key == "balance":
+            return balance["1.0" not in name]
+        if key != "accuracy":
+            return kept if key == "kept" else 1.0
+        if name.startswith(("mlp", "logistic")):
+            return 90.0 - convex * warm
+        return 90.0 - gap * warm - ours * ("shrink" in name)
+
+    return mean
+
+
 def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.28,
                normed=(0.32, 0.30), error=(90.0, 90.0, 90.0), easy=60, delays=(0, 0), **values):
     """A loss that stays until ``switch`` (with a normalisation ``norms``, with fewer categories
@@ -484,6 +527,36 @@ PLANTS |= {
     ),
 }
 PLANTS |= {
+    "golatkar_until": dict(yes=timed(), reversed=timed(until=-5.0), no=timed(until=0.0)),
+    "golatkar_after": dict(yes=timed(), no=timed(after=5.0)),
+    "golatkar_window": dict(
+        yes=timed(augment=(10.0, 5.0, 2.0, 0.0)), reversed=timed((0.0, 5.0, 6.0, 7.0)),
+        no=timed((3.0, 3.0, 3.0, 3.0)),
+    ),
+    "golatkar_restarted": dict(
+        yes=timed(), reversed=timed((0.0, 5.0, 6.0, 7.0)), no=timed((3.0, 3.0, 3.0, 3.0))
+    ),
+    "golatkar_throughout": dict(yes=timed(augment=(5.0, 5.0, 5.0, 5.0)), no=timed()),
+    "golatkar_solutions": dict(
+        yes=timed(), reversed=timed(distance=-0.5), no=timed(distance=0.02), other=timed(until=2.0)
+    ),
+    "golatkar_curvature": dict(yes=timed(), reversed=timed(curved=0.5), no=timed(curved=1.0)),
+    "ash_warm_start": dict(
+        yes=warmed(), reversed=warmed(-5.0), no=warmed(0.0), other=warmed(train=5.0)
+    ),
+    "ash_epochs": dict(yes=warmed(), reversed=warmed(-5.0), no=warmed(0.0)),
+    "ash_hyperparameters": dict(yes=warmed(), reversed=warmed(-5.0), no=warmed(0.0)),
+    "ash_logistic": dict(yes=warmed(), no=warmed(convex=10.0)),
+    "ash_gradients": dict(
+        yes=warmed(), reversed=warmed(balance=(-3.0, -4.0)), no=warmed(balance=(0.2, 0.1)),
+        other=warmed(kept=0.5),
+    ),
+    "ash_shrink_perturb": dict(
+        yes=warmed(), reversed=warmed(ours=25.0), no=warmed(ours=10.0), other=warmed(0.0)
+    ),
+    "ash_online": dict(yes=warmed(), reversed=warmed(-5.0), no=warmed(0.0)),
+}
+PLANTS |= {
     **{
         name: dict(yes=directed(), reversed=directed(0.1), no=directed(early=20.0))
         for name in ("diversity_fig4", "diversity_table1")
@@ -499,7 +572,7 @@ PLANTS |= {
     ),
     "diversity_fig17": dict(yes=directed(terms=1.0), reversed=directed(terms=-1.0), no=directed()),
 }
-ABSENT = ("sparse_fig8b",)  # panels that claim an absence alone
+ABSENT = ("sparse_fig8b", "golatkar_after")  # panels that claim an absence alone
 WORDS = {"yes": "reproduced", "reversed": "reversed"}
 CASES = [(name, case) for name, cases in PLANTS.items() for case in cases]
 
