@@ -28,7 +28,7 @@ from clp_min.gradients import (
 )
 from clp_min.information import binned_mutual_information, label_information, plug_in_bias
 from clp_min.reconstruction import layer_features, linear_probe, reconstruction_loss
-from clp_min.schedule import branches, distinct_epochs, sweep
+from clp_min.schedule import branches, distinct_epochs, shrink_and_perturb, sweep
 from clp_min.selection import select_highest, select_lowest, select_reducible
 from clp_min.sparsity import interpolated, magnitude_masks
 from clp_min.train import accuracy, batch_statistics, evaluate, shrink_perturb, training_step
@@ -38,6 +38,7 @@ from theory.common_direction import (
     theorem2_product, theorem3_share, two_phases,
 )
 from theory.deep_linear import gated_pathways
+from theory.feature_counts import chance_to_fit, learn, two_stages
 from theory.sgd import (
     interpolating_moments, mean_noise_along_gradient, minibatch_second_moment, quadratic_moments,
     theorem1_bound,
