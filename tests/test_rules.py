@@ -339,7 +339,8 @@ def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.
         if key in values:
             return values[key]
         if "loss" in key:
-            return 2.3026 if p < end else max(1.8 * (1 - (p - end) / 20), 0.05)
+            level = np.log(int(name.split()[-2]) if "categories" in name else 10)
+            return level if p < end else max(0.78 * level * (1 - (p - end) / 20), 0.05)
         if key == "accuracy":
             return 90.0
         if key == "test_accuracy":
@@ -511,7 +512,7 @@ PLANTS |= {
         no=two_phases(best_share=0.1),
     ),
     "diversity_difficulty": dict(
-        yes=two_phases(), reversed=two_phases(easy=290), no=two_phases(easy=200)
+        yes=two_phases(easy=150), reversed=two_phases(easy=290), no=two_phases(easy=200)
     ),
     **{
         f"diversity_fig{i}": {k: v for k, v in ALIKE.items() if k != "other"} for i in range(11, 17)
