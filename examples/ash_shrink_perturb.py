@@ -139,9 +139,9 @@ class TowardsInit:
 
 
 def stages_of(c, setup, seed, label):
-    """name -> phases, for the data of one seed."""
+    """name -> phases, for the data of one seed; label: "rounds", or "" for the grid."""
     first, rest = ash.halves(c, setup, seed)
-    if label == "grid":
+    if not label:
         half = ash.stage(c, setup, subset=first)
         plan = {"random": [ash.stage(c, setup)], "half": [half],
                 "warm": [half, ash.stage(c, setup, event=ash.fresh_start())]}
@@ -169,7 +169,7 @@ def prepare(study, seed, label):
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c, plans = study.config, {}
-    labels = ["grid"] * study.wants(ash_shrink_perturb) + ["rounds"] * study.wants(ash_online)
+    labels = [""] * study.wants(ash_shrink_perturb) + ["rounds"] * study.wants(ash_online)
     for label in labels:
         setup = prepare(study, study.seeds[0], label)[1]
         plans[label] = stages_of(c, setup, study.seeds[0], label)
@@ -178,7 +178,6 @@ def main(argv=None):
         unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
         for epoch, state, names in study.work.trained(unit):
             if epoch and not state.event and ash.is_last(c, state):
-                names = [name.removeprefix("grid ") for name in names]
                 own = state.phase.subset
                 point = len(own) if own is not None else len(unit.setup.x)
                 ash.record(study, unit, state, names, point)

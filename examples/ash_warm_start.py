@@ -199,7 +199,7 @@ PANELS = [ash_warm_start, ash_epochs, ash_hyperparameters, ash_logistic, ash_gra
 
 
 def schedules(study, setup, seed, net):
-    """name -> phases of one net, for the data of one seed."""
+    """name -> phases of one net ("": the settings'), for the data of one seed."""
     c = study.config
     first, _ = ash.halves(c, setup, seed)
     half = ash.stage(c, setup, subset=first)
@@ -227,7 +227,7 @@ def schedules(study, setup, seed, net):
 
 
 def prepare(study, seed, label):
-    nets = {"net": None, "mlp": study.config.mlp, "logistic": models.linear_softmax}
+    nets = {"": None, "mlp": study.config.mlp, "logistic": models.linear_softmax}
     return ash.prepare(study, seed, nets[label])
 
 
@@ -258,25 +258,25 @@ def measure_gradients(study, unit, state):
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c = study.config
-    labels = ["net"] + ["mlp", "logistic"] * study.wants(ash_logistic)
+    labels = [""] + ["mlp", "logistic"] * study.wants(ash_logistic)
     plans = {}
     for label in labels:
         setup = prepare(study, study.seeds[0], label)[1]
-        plans[label] = schedules(study, setup, study.seeds[0], label != "net")
+        plans[label] = schedules(study, setup, study.seeds[0], label)
     for unit in study.units(prepare, plans):
-        own = schedules(study, unit.setup, unit.seed, unit.label != "net")
+        own = schedules(study, unit.setup, unit.seed, unit.label)
         unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
         for epoch, state, names in study.work.trained(unit):
             if state.event or epoch == 0 or state.rule is None:
                 continue
-            names, first = [name.removeprefix("net ") for name in names], state.phase.subset
+            first = state.phase.subset
             if names == ["longer"] and first is None:
                 ash.record(study, unit, state, names, 2 + state.rule.epochs)
                 continue
             if not ash.is_last(c, state):
                 continue
             ash.record(study, unit, state, names, 2 if first is None else 1)
-            if "half" in names and unit.label == "net" and study.wants(ash_gradients):
+            if "half" in names and study.wants(ash_gradients):
                 measure_gradients(study, unit, state)
     study.finish()
 

@@ -207,8 +207,10 @@ def rise_and_fall(study, key, name, what):
 
 
 def curve(study, label, key, name, style="line"):
-    """A curve over steps."""
-    return Curve(label, *study.results.curve(key, name), style=style)
+    """A curve over steps, of at most 120 of the measured points."""
+    points, values = study.results.curve(key, name)
+    thin = 1 + len(points) // 120
+    return Curve(label, points[::thin], values[:, ::thin], style=style)
 
 
 def over_steps(study, y, curves, figure=""):

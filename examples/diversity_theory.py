@@ -26,8 +26,8 @@ class Config:
     seeds: int = 10
     sizes: tuple = (24, 32, 32, 32, 32, 32, 32, 32, 32, 8)  # nine layers
     variances: tuple = (2.0, 1.0, 0.5)  # of the first weights, times 1 / inputs; PyTorch's is 1/3
-    lr: float = 0.1
-    steps: int = 2500
+    lr: float = 0.03
+    steps: int = 3000
     layer: int = 3
     draws: int = 4000  # of Theorem 2's product, for each shape
     shapes: tuple = ((32, 4), (32, 8), (16, 16), (8, 32), (4, 32))
@@ -59,10 +59,12 @@ def diversity_theory(study):
     agrees = agrees and all(min(values) < 0 for values in products.values())
     # what is drawn
     layers, names = list(range(1, before.shape[1] + 1)), [f"{h} x {d}" for h, d in c.shapes]
-    x = np.maximum(np.arange(c.steps + 1), 0.5)
+    shown = np.unique(np.concatenate([[0], np.geomspace(1, c.steps, 150).astype(int)]))
+    x = np.maximum(shown, 0.5)
     labels = {v: f"variance {v:g} / inputs" for v in c.variances}
     curves = [
-        [Curve(labels[v], x, [row[i] for row in phases[v]]) for v in c.variances] for i in (0, 1)
+        [Curve(labels[v], x, [row[i][shown] for row in phases[v]]) for v in c.variances]
+        for i in (0, 1)
     ]
     switches = {v: [switch(loss, c.sizes[-1]) for loss, _ in phases[v]] for v in c.variances}
     for v, places in switches.items():

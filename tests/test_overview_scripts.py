@@ -86,7 +86,7 @@ def test_ash_plans__no_event_before_the_first_stage_and_one_before_each_other():
     c = ash_warm_start.CONFIGS["shapes", "quick"]
     plans = [ash_warm_start.schedules(SimpleNamespace(config=c, **vars(wants)), setup, 0, "")]
     online = ash_shrink_perturb.CONFIGS["shapes", "quick"]
-    plans += [ash_shrink_perturb.stages_of(online, setup, 0, label) for label in ("grid", "rounds")]
+    plans += [ash_shrink_perturb.stages_of(online, setup, 0, label) for label in ("", "rounds")]
     for plan in plans:
         for phases in plan.values():
             assert [p.event is not None for p in phases] == [False] + [True] * (len(phases) - 1)

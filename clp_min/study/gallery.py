@@ -25,6 +25,8 @@ PAPERS = {  # prefix of a panel -> the work
     "sparse": "*Generalization and memorization in sparse neural networks* (a draft)",
     "phases": "*Understanding and leveraging the learning phases of neural networks*",
     "diversity": "*Trap of feature diversity in the learning of MLPs*",
+    "golatkar": "Golatkar, Achille & Soatto, *Time matters in regularizing deep networks*",
+    "ash": "Ash & Adams, *On warm-starting neural network training*",
     "": "closed forms: SGD, softmax, binning, deep linear networks",
 }
 # in the table of verdicts
