@@ -193,29 +193,36 @@ def diversity_order(study):
 
 
 def diversity_escape(study):
-    """Section 3.2.2: a category or two saturate, and the gradient comes mainly from the others.
+    """Section 3.2.2: a category or two "soon saturate, and the gradient mainly comes from" the
+    others, which ends the first phase.
 
-    Effect: log of an equal share of the gradient's norm (1 / categories) over that of the category
-    with the highest accuracy, at the switch, least .1. Norms of the summed gradients of each
-    category's measured examples, all layers. Scope as fig1.
+    Effects, for the category with the highest accuracy: log of its share of the gradient's norm at
+    half of the plateau over that at the switch ("saturates"), least .1; of the others' share there
+    above a half ("mainly"), least .1. Norms of the summed gradients of each category's measured
+    examples, all layers. Scope as fig1.
     """
-    name = main_net(study)
+    c, name = study.config, main_net(study)
     end = diversity.switch(study, name)
-    share, start = diversity.at_steps(study, "best_share", name, end), study.results.at(
-        "best_share", name, 0)
-    effect = Effect("log (equal share / the best category's)",
-                    log_ratio(np.full_like(share, 1 / study.classes), share),
-                    least=diversity.TENTH)
+    half = np.round(end / 2 / c.every) * c.every
+    share = diversity.at_steps(study, "best_share", name, end)
+    before = diversity.at_steps(study, "best_share", name, half)
+    effects = [
+        Effect("log (the best category's share, half of the plateau / switch)",
+               log_ratio(before, share), least=diversity.TENTH),
+        Effect("of the others' share above a half, at the switch", 0.5 - share,
+               least=diversity.TENTH),
+    ]
     labels = {"best_share": "category with the highest accuracy",
               "largest_share": "category with the largest gradient"}
     curves = [diversity.curve(study, label, key, name) for key, label in labels.items()]
     loss = diversity.curve(study, "training", "loss", name)
     return Panel(
-        claim="at the switch the gradient comes mainly from categories not yet learned",
-        effects=[effect], gate=diversity.trained_gate(study, name), caption=caption(study),
+        claim="the category learned first saturates, and the others' gradients end the first phase",
+        effects=effects, gate=diversity.trained_gate(study, name), caption=caption(study),
         axes=[diversity.over_steps(study, "share of the gradient's norm", curves),
               diversity.over_steps(study, "loss (nats)", [loss])],
-        finding=f"{effect}; its share is {start.mean():.3f} at step 0 and {share.mean():.3f} then",
+        finding=f"{effects[0]}; {effects[1]}; the best category's share is {before.mean():.3f} and"
+        f" {share.mean():.3f}, an equal one {1 / study.classes:.3f}",
     )
 
 

@@ -336,8 +336,8 @@ def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.
     def mean(key, name, p):
         with_norm = name in ("norm1", "batch norm")
         end = norms if with_norm else easy if "categories" in name else switch
-        if key in values:
-            return values[key]
+        if key in values:  # at half of the plateau, and at its end
+            return np.interp(p, [switch / 2, switch], values[key])
         if "loss" in key:
             level = np.log(int(name.split()[-2]) if "categories" in name else 10)
             return level if p < end else max(0.78 * level * (1 - (p - end) / 20), 0.05)
@@ -508,8 +508,8 @@ PLANTS |= {
         yes=two_phases(delays=(100, 0)), reversed=two_phases(delays=(0, 100)), no=two_phases()
     ),
     "diversity_escape": dict(
-        yes=two_phases(best_share=0.02), reversed=two_phases(best_share=0.5),
-        no=two_phases(best_share=0.1),
+        yes=two_phases(best_share=(0.3, 0.1)), reversed=two_phases(best_share=(0.1, 0.3)),
+        no=two_phases(best_share=(0.2, 0.2)), other=two_phases(best_share=(0.9, 0.6)),
     ),
     "diversity_difficulty": dict(
         yes=two_phases(easy=150), reversed=two_phases(easy=290), no=two_phases(easy=200)
