@@ -290,13 +290,13 @@ def gained(name):
 def timed(decay=(10.0, 2.0, 1.0, 0.0), augment=(10.0, 5.0, 2.0, 0.0), until=10.0, after=0.0,
           curved=2.0, distance=0.5):
     """Points over the 80 without regularisation: in each quarter, in the first half, in the second;
-    10 throughout. Tr H of the first half's net over the other's 1, their distance over that of two
-    draws."""
+    10 throughout. Tr H with weight decay over the 1 without, and the distance of the first half's
+    net over that of two draws."""
 
     def mean(key, name, p):
         if key != "accuracy":
             value = {"hessian": curved, "distance": distance}.get(key, 1.0)
-            return value if key != "hessian" or "until" in name else 1.0
+            return value if key != "hessian" or "all" in name else 1.0
         place = int(name.split()[-1]) if name[-1].isdigit() else 0
         gain = {"all": 10.0, "until": until, "after": after}
         gain["window"] = (augment if "augment" in name else decay)[place // 15 % 4]
