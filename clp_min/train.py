@@ -344,6 +344,13 @@ def evaluate(model, x, y, batch_size=1000):
     return 100 * float(correct) / len(x), float(loss) / len(x)
 
 
+def evaluate_both(model, data):
+    """``evaluate`` on both parts of a Dataset -> dict(accuracy, loss, train_accuracy, train_loss),
+    as a log holds them."""
+    (correct, loss), (fitted, train_loss) = (evaluate(model, *p) for p in (data.test, data.train))
+    return dict(accuracy=correct, loss=loss, train_accuracy=fitted, train_loss=train_loss)
+
+
 def accuracy(model, x, y, batch_size=1000):
     """Accuracy in percent of ``model`` in eval mode on x (n, ...), y (n,)."""
     return evaluate(model, x, y, batch_size)[0]

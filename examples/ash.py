@@ -8,7 +8,7 @@ of the data until it fits them, then on all (warm), against one trained on all f
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,7 +18,7 @@ from clp_min.schedule import Phase, shrink_and_perturb
 from clp_min.seeding import generator
 from clp_min.study import Curve, scales
 from clp_min.study.panel import untrained
-from clp_min.train import Setup, accuracy, evaluate
+from clp_min.train import Setup, accuracy, evaluate_both
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,25 @@ def stage(c, setup, **settings):
     return Phase(c.most, until=fitted(setup, c.target, c.more), **settings)
 
 
-def fresh_start(shrink=1.0, perturb=0.0):
-    """The event at the start of a second stage: warm by default."""
-    return shrink_and_perturb(shrink, perturb)
+WARM = shrink_and_perturb(1.0, 0.0)  # the event at the start of a warm arm's later stages
+
+
+def units(study, prepare, plan, labels):
+    """``study.units`` with schedules that hold a seed's own data (indices, stop rules).
+
+    plan: (setup, seed, label) -> schedules; those of the first seed tell what there is to train."""
+    seed = study.seeds[0]
+    plans = {label: plan(prepare(study, seed, label)[1], seed, label) for label in labels}
+    for unit in study.units(prepare, plans):
+        own = plan(unit.setup, unit.seed, unit.label)
+        yield replace(unit, schedules={name: own[name] for name in unit.schedules})
 
 
 def record(study, unit, state, names, point):
     """Accuracies and losses of both sets, and how long it took -> the log, at the number of the
     stage: how many epochs that takes is a seed's own."""
-    (correct, loss), (train_correct, train_loss) = (
-        evaluate(state.model, *part) for part in (unit.data.test, unit.data.train)
-    )
-    study.log.add(unit.seed, names, point, accuracy=correct, loss=loss, steps=state.step,
-                  train_accuracy=train_correct, train_loss=train_loss)
+    study.log.add(unit.seed, names, point, steps=state.step,
+                  **evaluate_both(state.model, unit.data))
 
 
 def random_gate(study, name="random"):

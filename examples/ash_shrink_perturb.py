@@ -6,11 +6,13 @@ data that come in rounds, with what each arm costs; "towards init" stays warm an
 distance from the first weights to the loss.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from clp_min.schedule import shrink_and_perturb
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import log_ratio
 from clp_min.train import cross_entropy, fresh_model
@@ -144,10 +146,10 @@ def stages_of(c, setup, seed, label):
     if not label:
         half = ash.stage(c, setup, subset=first)
         plan = {"random": [ash.stage(c, setup)], "half": [half],
-                "warm": [half, ash.stage(c, setup, event=ash.fresh_start())]}
+                "warm": [half, ash.stage(c, setup, event=ash.WARM)]}
         for shrink in c.shrinks:
             for perturb in c.perturbs:
-                event = ash.fresh_start(shrink, perturb)
+                event = shrink_and_perturb(shrink, perturb)
                 plan[spelled(shrink, perturb)] = [half, ash.stage(c, setup, event=event)]
         return plan
     order, n = torch.cat([first, rest]), len(setup.x)
@@ -155,7 +157,7 @@ def stages_of(c, setup, seed, label):
     plan, pulled = {}, TowardsInit(setup, seed, c.pull)
     begin = ash.stage(c, setup, subset=parts[0])
     for arm, numbers in ARMS.items():
-        event = ash.fresh_start(*(numbers or (c.shrink, c.perturb)))
+        event = shrink_and_perturb(*(numbers or (c.shrink, c.perturb)))
         more = {"loss": pulled} if arm == "towards init" else {}
         plan[arm] = [begin if not more else ash.stage(c, setup, subset=parts[0], **more)]
         plan[arm] += [ash.stage(c, setup, subset=p, event=event, **more) for p in parts[1:]]
@@ -168,14 +170,9 @@ def prepare(study, seed, label):
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
-    c, plans = study.config, {}
+    c = study.config
     labels = [""] * study.wants(ash_shrink_perturb) + ["rounds"] * study.wants(ash_online)
-    for label in labels:
-        setup = prepare(study, study.seeds[0], label)[1]
-        plans[label] = stages_of(c, setup, study.seeds[0], label)
-    for unit in study.units(prepare, plans):
-        own = stages_of(c, unit.setup, unit.seed, unit.label)
-        unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
+    for unit in ash.units(study, prepare, partial(stages_of, c), labels):
         for epoch, state, names in study.work.trained(unit):
             if epoch and not state.event and ash.is_last(c, state):
                 own = state.phase.subset

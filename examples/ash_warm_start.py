@@ -8,7 +8,7 @@ the same data; gradients: old and new data at the start of the second stage.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -205,24 +205,20 @@ def schedules(study, setup, seed, net):
     half = ash.stage(c, setup, subset=first)
     plan = {
         "random": [ash.stage(c, setup)], "half": [half],
-        "warm": [half, ash.stage(c, setup, event=ash.fresh_start())],
+        "warm": [half, ash.stage(c, setup, event=ash.WARM)],
     }
     if net:
         return plan
     if study.wants(ash_warm_start):
         never = ash.fitted(setup, 101.0, 1)  # it counts the epochs
-        plan["longer"] = [half, Phase(c.longer, event=ash.fresh_start(), until=never)]
+        plan["longer"] = [half, Phase(c.longer, event=ash.WARM, until=never)]
     if study.wants(ash_epochs):
         for e in c.few:
-            plan[f"few {e}"] = [
-                Phase(e, subset=first), ash.stage(c, setup, event=ash.fresh_start())
-            ]
+            plan[f"few {e}"] = [Phase(e, subset=first), ash.stage(c, setup, event=ash.WARM)]
     if study.wants(ash_hyperparameters):
         for label, changed in list(settings_of(c).items())[1:]:
             plan[f"random, {label}"] = [ash.stage(c, setup, **changed)]
-            plan[f"warm, {label}"] = [
-                half, ash.stage(c, setup, event=ash.fresh_start(), **changed)
-            ]
+            plan[f"warm, {label}"] = [half, ash.stage(c, setup, event=ash.WARM, **changed)]
     return plan
 
 
@@ -259,13 +255,7 @@ def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
     c = study.config
     labels = [""] + ["mlp", "logistic"] * study.wants(ash_logistic)
-    plans = {}
-    for label in labels:
-        setup = prepare(study, study.seeds[0], label)[1]
-        plans[label] = schedules(study, setup, study.seeds[0], label)
-    for unit in study.units(prepare, plans):
-        own = schedules(study, unit.setup, unit.seed, unit.label)
-        unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
+    for unit in ash.units(study, prepare, partial(schedules, study), labels):
         for epoch, state, names in study.work.trained(unit):
             if state.event or epoch == 0 or state.rule is None:
                 continue

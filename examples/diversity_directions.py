@@ -2,10 +2,10 @@
 learning of MLPs", Figures 4 to 7 and 17, Table 1).
 
 At the last measured points before the loss falls (by two definitions; the first decides), and at
-step 0: strengths along five common
-directions (fig4), of the parts of each example's change by Theorem 1 (table1), features against the
-measured change of V (fig5, whose printed version is an identity), Theorem 2's product against what
-random weights give (fig6), accuracy by category (fig7), both terms of Theorem 2's proof (fig17).
+step 0: strengths along five common directions (fig4), of the parts of each example's change by
+Theorem 1 (table1), features against the measured change of V (fig5, whose printed version is an
+identity), Theorem 2's product against what random weights give (fig6), accuracy by category (fig7),
+both terms of Theorem 2's proof (fig17).
 Read over the two categories with the highest accuracy, over layers 2 to 6, one step on each example
 alone or, where that is said, as measured between two points.
 """
@@ -57,7 +57,7 @@ def read(study, key, window=WINDOW):
     return study.results.at(key, window, 0)
 
 
-def in_second_window(study, unit, values):
+def in_second_window(unit, values):
     """The same number of the second window, which ends where the loss is under .99 ln(classes): it
     does not decide. values (seeds, layers)."""
     return Effect(f"{unit} (window before .99 ln classes)", values.mean(1))
@@ -85,7 +85,7 @@ def diversity_fig4(study):
     other = log_ratio(*np.moveaxis(read(study, "recursive")[:, :, :2], 2, 0)).mean(1)
     more = Effect("log (s1 / s2) by Appendix D's recursion", other)
     before = read(study, "strengths", EARLY)
-    sooner = in_second_window(study, "log (s1 / s2)", log_ratio(before[:, :, 0], before[:, :, 1]))
+    sooner = in_second_window("log (s1 / s2)", log_ratio(before[:, :, 0], before[:, :, 1]))
     ranks = list(range(1, late.shape[2] + 1))
     shares = {"before the switch": late, "step 0": early}
     axes = [
@@ -125,7 +125,7 @@ def diversity_table1(study):
     ]
     before = read(study, "parts", EARLY)
     ratio = log_ratio(before[:, :, 0], before[:, :, 1])
-    sooner = in_second_window(study, "log (primary / S1)", ratio)
+    sooner = in_second_window("log (primary / S1)", ratio)
     return panel(study, "the primary part of weight changes outweighs all others", effects, axes,
                  [sooner])
 
@@ -141,7 +141,7 @@ def diversity_fig5(study):
     effect = Effect("cosine of features and the measured change of V", cosines.mean(1),
                     least=diversity.COSINE)
     axes = [Axes("mean cosine", over_layers(study, {"features, dV": cosines}), x="layer")]
-    sooner = in_second_window(study, "cosine", read(study, "with_v", EARLY))
+    sooner = in_second_window("cosine", read(study, "with_v", EARLY))
     return panel(study, "the coefficient V is pushed along the features", [effect], axes, [sooner])
 
 
@@ -162,8 +162,9 @@ def diversity_fig6(study):
     mean = Effect("mean o(x), dF = - gradient", read(study, "o").mean(1))
     rows["chance"] = np.full_like(rows["dF = - gradient"], null)
     axes = [Axes("share of positive o(x)", over_layers(study, rows), x="layer")]
-    sooner = in_second_window(study, "share above chance, dF as measured",
-                   read(study, "agree_measured", EARLY) - null)
+    sooner = in_second_window(
+        "share above chance, dF as measured", read(study, "agree_measured", EARLY) - null
+    )
     return panel(study, "features and V push each other the same way", effects, axes,
                  [mean, sooner])
 
@@ -209,7 +210,7 @@ def diversity_fig17(study):
         Axes("sigma_max(eps) / |V|", over_layers(study, {"before the switch": sigma}), x="layer"),
     ]
     more = Effect("sigma_max(eps) / |V|", sigma.mean(1))
-    sooner = in_second_window(study, "log ratio of the terms", read(study, "terms", EARLY))
+    sooner = in_second_window("log ratio of the terms", read(study, "terms", EARLY))
     return panel(study, "the neglected term of Theorem 2's proof is the smaller", [effect], axes,
                  [more, sooner])
 
@@ -239,11 +240,11 @@ def snapshot(study, unit, step):
 def measure_window(study, unit, window_name):
     """Second stage of a unit: a window before the switch, and step 0."""
     c, log = study.config, study.log
+    if log.series(unit.seed, window_name, "strengths")[0]:
+        return
     steps, loss = log.series(unit.seed, NET, "loss")
     bar = WINDOWS[window_name] * np.log(unit.data.classes)
     under = [s for s, v in zip(steps, loss) if v < bar]
-    if log.series(unit.seed, window_name, "strengths")[0]:
-        return
     end = under[0] if under else steps[-1]
     window = [s for s in steps if s < end][-c.window :] or [0]
     accuracies = log.points[unit.seed, NET][end]["by_class"]

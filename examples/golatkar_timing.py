@@ -25,7 +25,7 @@ from clp_min.schedule import Phase, exponential, redraw, restart_learning_rate, 
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line, scales
 from clp_min.study.panel import log_ratio, untrained
-from clp_min.train import Setup, evaluate, fresh_model, predict
+from clp_min.train import Setup, evaluate_both, fresh_model, predict
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def quarters(c):
     return [i * c.epochs // 4 for i in range(4)]
 
 
-def gate(study, rate="decaying"):
+def gate(study):
     """Why nothing follows where regularisation does nothing, or the net has not learned."""
     for kind in TESTED:
-        none, whole = accuracies(study, f"{kind}, {rate}", "none", "all")
+        none, whole = accuracies(study, f"{kind}, decaying", "none", "all")
         if found := untrained(none, study.classes):
             return found
         if (whole - none).mean() < 2 * POINT:
@@ -356,10 +356,7 @@ def schedules(c, label):
 def measure(study, run, epoch, state, names):
     """At the quarters: accuracies and, for weight decay, Fisher trace; at the end also Tr H."""
     c, (x, y) = study.config, run.data.train
-    (correct, loss), (train_correct, train_loss) = (
-        evaluate(state.model, *part) for part in (run.data.test, run.data.train)
-    )
-    values = dict(accuracy=correct, loss=loss, train_accuracy=train_correct, train_loss=train_loss)
+    values = evaluate_both(state.model, run.data)
     if run.label == "decay, decaying" and study.wants(golatkar_curvature):
         some, draw = (x[: c.fisher_examples], y[: c.fisher_examples]), generator(
             x.device, run.seed, epoch, "curvature")
@@ -402,14 +399,15 @@ def main(argv=None):
     kept = {"all", f"until {c.epochs // 2}"}
     at = {*quarters(c), c.epochs}
     for unit in study.units(prepare, {label: schedules(c, label) for label in labels}):
+        compared = study.wants(golatkar_solutions) and unit.label.startswith("decay")
+        compared = compared and kept <= set(unit.schedules)
         for epoch, state, names in study.work.trained(unit):
             if epoch in at and not state.event:
                 measure(study, unit, epoch, state, names)
-            if epoch == c.epochs and "decay" in unit.label and study.wants(golatkar_solutions):
+            if epoch == c.epochs and compared:
                 for name in kept & {name.removeprefix(f"{unit.label} ") for name in names}:
                     study.keep(unit.seed, f"{unit.label} {name}", state)
-        compared = unit.label.startswith("decay") and kept <= set(unit.schedules)
-        if compared and study.wants(golatkar_solutions):
+        if compared:
             compare(study, unit)
     study.finish()
 

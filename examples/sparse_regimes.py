@@ -22,7 +22,7 @@ from clp_min.seeding import generator
 from clp_min.sparsity import share_kept
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import log_ratio, rank_correlation
-from clp_min.train import evaluate, fresh_model, predict
+from clp_min.train import evaluate_both, fresh_model, predict
 
 import sparse
 
@@ -290,13 +290,10 @@ def measure(study, run, state, name):
     """Everything about one final net -> values for the log."""
     c, (x, y) = study.config, run.data.train
     sparsity = 0.0 if name == "dense" else float(name.split()[1])
-    (correct, loss), (train_correct, train_loss) = (
-        evaluate(state.model, *part) for part in (run.data.test, run.data.train)
-    )
     logits = predict(state.model, x)
-    values = dict(accuracy=correct, loss=loss, train_accuracy=train_correct, train_loss=train_loss,
-                  entropy=prediction_entropy(logits),
-                  entropy_median=float(entropies(logits).median()))
+    values = evaluate_both(state.model, run.data) | dict(
+        entropy=prediction_entropy(logits), entropy_median=float(entropies(logits).median())
+    )
     if state.masks is not None:
         values["share_kept"] = share_kept(state.model, state.masks)
     draw = generator(x.device, run.seed, name, "curvature")
