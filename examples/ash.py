@@ -52,14 +52,17 @@ SHAPES = dict(
     train_size=None, net=models.resnet, batch_size=50, clip=2.0, more=5, most=80,
 )
 CIFAR = SHAPES | dict(generator=(), train_size=3000, side=16)
+TEXTURES = SHAPES | dict(generator=(("train_size", 1500),))  # no gap with any net tried
 TINY = dict(seeds=1, most=2, more=1)
 POINT, TENTH = 1.0, 0.1  # points of accuracy; of a logarithm
 
 
-def configs(Config, shapes, cifar10, smoke):
+def configs(Config, shapes, cifar10, smoke, textures=None):
     """(data, scale) -> Config of one script: the shared settings and its own rows."""
-    return scales(Config, {"shapes": SHAPES | shapes, "cifar10": CIFAR | cifar10}, TINY | smoke,
-                  ["cifar10"])
+    sets = {"shapes": SHAPES | shapes, "cifar10": CIFAR | cifar10}
+    if textures:
+        sets["textures"] = TEXTURES | textures
+    return scales(Config, sets, TINY | smoke, ["cifar10"])
 
 
 def prepare(study, seed, net=None):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 
 from clp_min import models
 from clp_min.gradients import full_gradient
@@ -28,6 +29,7 @@ class Config(ash.Config):
     few: tuple = (1, 2, 5, 10)  # epochs on the half before all data come
     tested: int = 5  # the one that the rule reads
     longer: int = 350  # epochs of the warm arm that goes on
+    sizes: tuple = (4000, 8000, 16_000)  # images of both stages, beside all: the gap against n
     batch_sizes: tuple = (32, 512)  # of the second stage, beside the usual one
     rates: tuple = (0.0003, 0.003)
     mlp: Callable = partial(models.mlp, hidden=(100, 100))
@@ -35,9 +37,10 @@ class Config(ash.Config):
 
 
 CONFIGS = ash.configs(
-    Config, shapes=dict(few=(1, 5), longer=20, batch_sizes=(100,)),
-    cifar10=dict(few=(1, 5), longer=20, batch_sizes=(100,)),
-    smoke=dict(few=(1,), tested=1, longer=2, batch_sizes=(100,), rates=(0.003,)),
+    Config, shapes=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(375, 750)),
+    cifar10=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(750, 1500)),
+    textures=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(375, 750)),
+    smoke=dict(few=(1,), tested=1, longer=2, batch_sizes=(100,), rates=(0.003,), sizes=(100,)),
 )
 NETS = {"": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}
 
@@ -47,13 +50,15 @@ def ash_warm_start(study):
 
     Effects: points of test accuracy that warm is behind random, least 1; training accuracies apart
     by less than 1 ("final training losses are similar"). The same with as many updates as random
-    needed is printed. Scope: this set (found by a search: see ash.py), net and optimizer.
+    needed is printed, and the gap with fewer images. Scope: this set (shapes: found by a search,
+    see ash.py), net and optimizer.
     """
-    results = study.results
+    results, sizes = study.results, study.config.sizes
     names = ["random", "warm"]
     train = results.final("train_accuracy", names)
     loss = results.final("train_loss", names)
     gap, longer = ash.against_random(study, "warm"), same_updates(study)
+    by_size = [ash.against_random(study, f"warm {n}", f"random {n}") for n in sizes] + [gap]
     effects = [
         Effect("points of test accuracy, random - warm", gap, least=ash.POINT, step=study.step()),
         Effect("points of training accuracy, random - warm", train[:, 0] - train[:, 1],
@@ -64,6 +69,7 @@ def ash_warm_start(study):
         f"training accuracy {train[:, 0].mean():.1f} and {train[:, 1].mean():.1f} %, loss"
         f" {loss[:, 0].mean():.3f} and {loss[:, 1].mean():.3f}",
         f"{int((gap > 0).sum())} of {len(gap)} seeds behind",
+        *(f"{n} images: {Effect('points', v)}" for n, v in zip(sizes, by_size)),
     ]
     axes = [
         Axes(y, [ash.bars("mean of seeds", names, results.final(key, names))], x="start",
@@ -74,6 +80,9 @@ def ash_warm_start(study):
     axes.append(Axes("points behind random", [
         ash.bars("warm", ["until it fits", "as many updates"], np.stack([gap, longer], 1))
     ], x="", kind="bar"))
+    axes.append(Axes("points behind random, by size", [
+        Curve("warm", [*sizes, study.sizes[study.data]["used"]], np.stack(by_size, 1))
+    ], x="images of both stages"))
     return Panel("a warm start tests worse than a random one", effects, axes,
                  ash.random_gate(study), "; ".join(map(str, said)))
 
@@ -212,6 +221,11 @@ def schedules(study, setup, seed, net):
     if study.wants(ash_warm_start):
         never = ash.fitted(setup, 101.0, 1)  # it counts the epochs
         plan["longer"] = [half, Phase(c.longer, event=ash.WARM, until=never)]
+        order = torch.cat(ash.halves(c, setup, seed))
+        for n in c.sizes:
+            small = ash.stage(c, setup, subset=order[: round(c.share * n)])
+            plan[f"random {n}"] = [ash.stage(c, setup, subset=order[:n])]
+            plan[f"warm {n}"] = [small, ash.stage(c, setup, subset=order[:n], event=ash.WARM)]
     if study.wants(ash_epochs):
         for e in c.few:
             plan[f"few {e}"] = [Phase(e, subset=first), ash.stage(c, setup, event=ash.WARM)]
@@ -259,13 +273,13 @@ def main(argv=None):
         for epoch, state, names in study.work.trained(unit):
             if state.event or epoch == 0 or state.rule is None:
                 continue
-            first = state.phase.subset
-            if names == ["longer"] and first is None:
+            second = state.phase.event is not None
+            if names == ["longer"] and second:
                 ash.record(study, unit, state, names, 2 + state.rule.epochs)
                 continue
             if not ash.is_last(c, state):
                 continue
-            ash.record(study, unit, state, names, 2 if first is None else 1)
+            ash.record(study, unit, state, names, 1 + second)
             if "half" in names and study.wants(ash_gradients):
                 measure_gradients(study, unit, state)
     study.finish()

@@ -51,6 +51,7 @@ def made(script, panel, changed=None):
     study = SimpleNamespace(
         config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
         data=data, scale="quick", classes=10, step=lambda name=None, part="test": 0.05,
+        sizes={data: {"used": 2000}},
     )
     return panel(study), results.read
 

@@ -91,6 +91,7 @@ def study_of(script, mean, noise=0.1, rng=None):
     return SimpleNamespace(
         config=config, results=results, seeds=results.seeds, data=data, scale="quick", classes=10,
         arguments=SimpleNamespace(to=None), step=lambda name=None, part="test": 0.05,
+        sizes={data: {"used": 2000}},
     )
 
 
