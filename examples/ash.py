@@ -51,7 +51,10 @@ SHAPES = dict(
     generator=(("train_size", 1500), ("noise", 0.25), ("amplitude", (0.5, 1.0)), ("colour", True)),
     train_size=None, net=models.resnet, batch_size=50, clip=2.0, more=5, most=80,
 )
-CIFAR = SHAPES | dict(generator=(), train_size=3000, side=16)
+CIFAR = SHAPES | dict(
+    generator=(), train_size=3000, side=16, net=partial(models.resnet, widths=(16, 32, 64)),
+    batch_size=128, clip=None,
+)
 TEXTURES = SHAPES | dict(generator=(("train_size", 1500),))  # no gap with any net tried
 TINY = dict(seeds=1, most=2, more=1)
 POINT, TENTH = 1.0, 0.1  # points of accuracy; of a logarithm
