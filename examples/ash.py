@@ -36,6 +36,7 @@ class Config:
     lr: float = 0.001
     batch_size: int = 128
     clip: float | None = None
+    channels_last: bool = True
     # ---- stages
     share: float = 0.5  # of the data in the first stage
     target: float = 99.0  # training accuracy, percent
@@ -49,11 +50,12 @@ class Config:
 # shape under random hues, with all it does; the gap is heavy-tailed and says nothing of other sets
 SHAPES = dict(
     generator=(("train_size", 1500), ("noise", 0.25), ("amplitude", (0.5, 1.0)), ("colour", True)),
-    train_size=None, net=models.resnet, batch_size=50, clip=2.0, more=5, most=80,
+    train_size=None, net=models.resnet, batch_size=50, clip=2.0, channels_last=False, more=5,
+    most=80,
 )
 CIFAR = SHAPES | dict(
     generator=(), train_size=3000, side=16, net=partial(models.resnet, widths=(16, 32, 64)),
-    batch_size=128, clip=None,
+    batch_size=128, clip=None, channels_last=True,
 )
 TEXTURES = SHAPES | dict(generator=(("train_size", 1500),))  # no gap with any net tried
 TINY = dict(seeds=1, most=2, more=1)
@@ -74,7 +76,7 @@ def prepare(study, seed, net=None):
     x, y = data.train
     return data, Setup(
         partial(net or c.net, x.shape[1:], data.classes), x, y, lr=c.lr, batch_size=c.batch_size,
-        optimizer=c.optimizer, clip=c.clip,
+        optimizer=c.optimizer, clip=c.clip, channels_last=c.channels_last and x.dim() == 4,
     )
 
 
