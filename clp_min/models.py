@@ -68,16 +68,16 @@ def small_cnn(shape=(3, 32, 32), classes=10, widths=(16, 32, 64), norm=False, po
     )
 
 
-def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None):
+def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
     """All-CNN of Achille et al. 2018 (after Springenberg et al. 2014): nine convolutions, the mean
     of the last one is the logits.
 
-    Widths 96 96 192 192 192 192 192 192 ``classes``, stride 2 in the third and sixth, the last two
-    1x1; biases throughout. The last convolution gives plain logits (some public code puts BatchNorm
+    Widths 96 96 192 192 192 192 192 192 ``classes`` (``width`` and twice it), stride 2 in the third
+    and sixth, the last two 1x1; biases throughout. The last convolution gives plain logits (some public code puts BatchNorm
     and ReLU on it). 1,621,354 parameters with BatchNorm.
     """
     widths, strides, kernels = (
-        (96, 96, 192, 192, 192, 192, 192, 192), (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),
+        (width,) * 2 + (2 * width,) * 6, (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),
     )
     layers, inputs = [], shape[0]
     for width, stride, kernel in zip(widths, strides, kernels):

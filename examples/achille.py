@@ -1,8 +1,8 @@
 """Settings shared by the scripts on Achille, Rovere & Soatto, "Critical learning
 periods in deep networks".
 
-Scripts: blur_deficit, achille_window, achille_deficits, achille_layers. Settings only; not a
-script. Each script extends ``Config`` with its own rows.
+Scripts: blur_deficit, achille_window, achille_deficits, achille_layers, achille_recovery. Settings
+only; not a script. Each script extends ``Config`` with its own rows.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ class Config:
     weight_decay: float = 0.001
     batch_size: int = 128
     clip: float | None = None
+    bfloat16: bool = False  # compute in it
     # ---- achille_fisher, achille_layers
     fisher_examples: int = 1000  # ours
 
@@ -54,15 +55,22 @@ REAL = TEXTURES | dict(blur=partial(deficits.pooled_blur, size=4), weight_decay=
 DEEP_MLP = partial(models.mlp, hidden=(128,) * 6, init=models.kaiming_normal)
 FASHION = REAL | dict(train_size=1000, net=DEEP_MLP)
 CIFAR = REAL | dict(train_size=2000, side=16)
+# evening: the published protocol on the paper's own images, a quarter of the channels, fewer
+# epochs, so that the rate falls faster
+EVENING = dict(
+    seeds=5, train_size=10_000, net=partial(models.all_cnn, width=24), decay=0.92, bfloat16=True,
+    fisher_examples=500,
+)
 TINY = dict(seeds=1, train_size=256, fisher_examples=20)
 
 
-def configs(Config, textures, fashion_mnist, cifar10, smoke):
+def configs(Config, textures, fashion_mnist, cifar10, smoke, evening=None):
     """(data, scale) -> Config of one script: the shared settings and its own rows."""
     fashion = FASHION | fashion_mnist
     sets = {"textures": TEXTURES | textures, "fashion_mnist": fashion, "mnist": fashion}
     sets["cifar10"] = CIFAR | cifar10
-    return scales(Config, sets, TINY | smoke, ["cifar10"])
+    real = {"cifar10": EVENING | evening} if evening else None
+    return scales(Config, sets, TINY | smoke, ["cifar10"], real)
 
 
 NORM = "put BatchNorm into the net of the quick scale (the effect is smaller)"
@@ -82,7 +90,8 @@ def prepare(study, seed):
         model=partial(c.net, x.shape[1:], data.classes, norm=norm), x=x, y=y,
         lr=c.lr if c.decay == 1 else exponential(c.lr, c.decay), weight_decay=c.weight_decay,
         batch_size=c.batch_size, optimizer=partial(torch.optim.SGD, momentum=c.momentum),
-        augment=c.augment, clip=c.clip, autocast=torch.bfloat16 if arguments.bfloat16 else None,
+        augment=c.augment, clip=c.clip,
+        autocast=torch.bfloat16 if c.bfloat16 or arguments.bfloat16 else None,
         channels_last=x.shape[1] > 1,
     )
     return data, setup

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clp_min.deficits import images, labels, noise_images, permute_labels, vertical_flip
-from clp_min.schedule import Phase, new_training_run
+from clp_min.schedule import Phase, new_training_run, restart_learning_rate
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import untrained
 
@@ -24,6 +24,7 @@ CONFIGS = achille.configs(
     Config, textures=dict(length=40, clean=30, pretraining=(0, 5, 40)),
     fashion_mnist=dict(length=200, clean=200, pretraining=(0, 25, 200)),
     cifar10=dict(length=150, clean=50, pretraining=(0, 20, 150)),
+    evening=dict(length=30, clean=30, pretraining=(0, 10, 30)),
     smoke=dict(length=2, clean=2, pretraining=(0, 1, 2)),
 )
 KINDS = ("blur", "vertical flip", "permuted labels", "white noise")
@@ -33,9 +34,9 @@ def achille_deficits(study):
     """Accuracy lost to each deficit of one length at the start, as many clean epochs after it.
 
     Drops are against the clean run of the same total length. Effects: points that blur costs more
-    than the others' mean, least 3; and, since it should cost three times as much as each, a third
-    of blur's points minus those of each other deficit, least 1 (paired). Scope: this length; the
-    others' absence of any effect is not tested.
+    than the others' mean, least 3; and points lost to each other deficit, within 1: it "does not
+    have any impact". Where the rate decays, the same with the rate restarted after the deficit (and
+    in the clean run) stands beside it. Scope: this length, and its own decay of the rate.
     """
     c, results = study.config, study.results
     clean = results.at("accuracy", "clean", c.length + c.clean)
@@ -43,14 +44,20 @@ def achille_deficits(study):
     more = lost[:, 0] - lost[:, 1:].mean(1)
     effects = [Effect("points more than the others' mean", more, least=3.0, step=study.step())]
     for kind, row in zip(KINDS[1:], lost.T[1:]):
-        rule = dict(least=achille.POINT, step=study.step() / 3)
-        effects.append(Effect(f"points (blur / 3 - {kind})", lost[:, 0] / 3 - row, **rule))
+        rule = dict(within=achille.POINT, step=study.step())
+        effects.append(Effect(f"points lost to {kind}", row, **rule))
     costs = ", ".join(f"{kind} {Effect('points', row)}" for kind, row in zip(KINDS, lost.T))
-    curve, y = Curve("drop", KINDS, lost), f"accuracy lost to {c.length} epochs (points)"
+    curves, y = [Curve("drop", KINDS, lost)], f"accuracy lost to {c.length} epochs (points)"
+    if c.decay < 1:
+        again = results.final("accuracy", [f"restarted {kind}" for kind in ("clean", *KINDS)])
+        curves.append(Curve("rate restarted", KINDS, again[:, :1] - again[:, 1:]))
+        costs += "; with the rate restarted: " + ", ".join(
+            f"{kind} {Effect('points', row)}" for kind, row in zip(KINDS, curves[1].values.T)
+        )
     return Panel(
         claim="low-level damage hurts; high-level changes and deprivation do little",
         effects=effects, gate=untrained(clean, study.classes),
-        finding=f"{c.length} epochs cost: {costs}", axes=[Axes(y, [curve], "deficit", kind="bar")],
+        finding=f"{c.length} epochs cost: {costs}", axes=[Axes(y, curves, "deficit", kind="bar")],
         caption=f"{c.clean} clean epochs after it",
     )
 
@@ -90,6 +97,10 @@ def schedules(study):
     plan = {"clean": [Phase(c.length + c.clean)]}
     if study.wants(achille_deficits):
         plan |= {k: [Phase(c.length, change), Phase(c.clean)] for k, change in zip(KINDS, changes)}
+        again = Phase(c.clean, event=restart_learning_rate)
+        for kind, change in zip(("clean", *KINDS), (None, *changes)):
+            if c.decay < 1:
+                plan[f"restarted {kind}"] = [Phase(c.length, change), again]
     if study.wants(achille_pretraining):
         for d in filter(None, c.pretraining):  # 0 is the clean run
             plan[f"pretraining {d}"] = [Phase(d, blur), Phase(c.clean, event=new_training_run)]

@@ -15,7 +15,7 @@ from clp_min.fisher import fisher_trace
 from clp_min.schedule import Phase, exponential, restart_learning_rate
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import rank_correlation, untrained
+from clp_min.study.panel import log_ratio, rank_correlation, untrained
 from clp_min.study.plot import data_sheet, save
 from clp_min.train import accuracy, current_data
 
@@ -49,6 +49,10 @@ CONFIGS = achille.configs(
     cifar10=dict(
         clean=50, removals=(0, 20, 60, 150), restart_removals=(0, 60),
         fisher_removals=(0, 60, 150), peak=20,  # seeds 0 to 2
+    ),
+    evening=dict(
+        clean=30, removals=(0, 15, 30), restart_decay=0.92, restart_removals=(0, 30),
+        fisher_removals=(0, 30), peak=4,  # an eighth of the clean epochs, as at paper scale
     ),
     smoke=dict(
         clean=2, removals=(0, 1, 2), restart_removals=(0, 2), fisher_removals=(0, 2),
@@ -146,8 +150,8 @@ def achille_fisher(study):
 
     Effects, in logarithms and paired by seed, each least .1 (10 %): the normal run's trace at the
     epoch ``peak`` (of the settings, chosen on other seeds) above that of its first and of its last
-    epoch; the trace after the longest deficit and its sharp epochs above the normal run's after as
-    many. The untrained net's trace stands beside it. Scope: totals of the two runs differ.
+    epoch; the trace after the longest deficit and its sharp epochs above that of the all-sharp run
+    of the same total length. The untrained net's trace stands beside it.
     """
     c, results = study.config, study.results
     curves, logs = [], {}
@@ -155,13 +159,19 @@ def achille_fisher(study):
         label = f"blurred until epoch {d}" if d else "no deficit"
         curves.append(Curve(label, *results.curve("fisher", f"blur {d}")))
         logs[d] = np.log(np.maximum(curves[-1].values, 1e-30))  # (seeds, points)
-    normal, longest = logs[0], c.fisher_removals[-1]
+    longest = c.fisher_removals[-1]
+    total = longest + c.clean
+    curves.append(Curve("all sharp", *results.curve("fisher", "matched"), style="dashed"))
+    end, matched = (
+        results.at("fisher", name, [total])[:, 0] for name in (f"blur {longest}", "matched")
+    )
+    normal = logs[0]
     first, peak = (normal[:, curves[0].x.index(epoch)] for epoch in (1, c.peak))
     rule = dict(least=achille.TENTH)
     rise = Effect(f"log (epoch {c.peak} / first epoch)", peak - first, **rule)
     fall = Effect(f"log (epoch {c.peak} / last epoch)", peak - normal[:, -1], **rule)
-    ratio = logs[longest][:, -1] - normal[:, -1]
-    raised = Effect("log ratio of final Tr F, deficit / none", ratio, **rule)
+    unit = f"log ratio of Tr F at epoch {total}, deficit / none"
+    raised = Effect(unit, log_ratio(end, matched), **rule)
     untouched = Effect(f"log (epoch {c.peak} / untrained net)", peak - normal[:, 0])
     spans = [[0, d] for d in c.fisher_removals if d]
     return Panel(
@@ -198,7 +208,8 @@ def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
     c, log = study.config, study.log
     ends = {d + c.clean for d in c.removals + c.restart_removals}
-    followed = {f"blur {d}" for d in c.fisher_removals} if study.wants(achille_fisher) else set()
+    followed = {"matched"} | {f"blur {d}" for d in c.fisher_removals}
+    followed &= set(schedules(study)) if study.wants(achille_fisher) else set()
     for run, epoch, state, names in study.sweep(achille.prepare, schedules(study)):
         if epoch in ends:
             log.add(run.seed, names, epoch, accuracy=accuracy(state.model, *run.data.test))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SETTINGS = {"achille", "ash", "revisiting", "sparse", "phases", "diversity"}
 # two panels stand in the script whose runs they read
-OTHER_PREFIX = {"revisiting_section5": "achille_window", "phases_fig5": "softmax_theory"}
+OTHER_PREFIX = {"phases_fig5": "softmax_theory"}
 
 
 def imports(path):

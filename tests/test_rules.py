@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import achille_deficits
 import achille_layers
+import achille_recovery
 import achille_window
 import ash_shrink_perturb
 import ash_warm_start
@@ -34,8 +35,8 @@ from clp_min.study.panel import standard_seeds
 from clp_min.study.record import Results
 
 SCRIPTS = [
-    achille_deficits, achille_layers, achille_window, blur_deficit, phases_reconstruction,
-    phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
+    achille_deficits, achille_layers, achille_recovery, achille_window, blur_deficit,
+    phases_reconstruction, phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
     diversity_directions, diversity_normalization, diversity_settings, golatkar_timing,
     ash_warm_start, ash_shrink_perturb,
@@ -198,13 +199,15 @@ def probes(rise=20.0, fall=5.0, least=64):
     return mean
 
 
-def turning(turn=80, converged=90, size=50.0):
-    """Damage that grows until ``turn``, and a training loss that falls at ``converged``."""
+def turning(turn=80, converged=90, size=50.0, speed=2):
+    """Damage that grows until ``turn``, and a training loss that falls at ``converged``; both
+    ``speed`` times as early at the faster rate."""
 
     def mean(key, name, p):
+        scale = speed if "faster" in name else 1
         if key == "accuracy":
-            return 90.0 - size * min(duration(name) / turn, 1.0)
-        return 2.3 if p < converged else 0.05
+            return 90.0 - size * min(duration(name) * scale / turn, 1.0)
+        return 2.3 if p * scale < converged else 0.05
 
     return mean
 
@@ -389,19 +392,23 @@ PLANTS = {
     "achille_window": dict(
         yes=lost(window_0=30, window=2), reversed=lost(window_0=2, window=30), no=lost(window=20)
     ),
+    "achille_recovery": dict(
+        yes=lost(blur_first=30, blur_later=1), no=lost(blur_first=0.1),
+        reversed=lost(blur_first=-30), other=lost(blur_first=30, flip_first=30),
+    ),
     "revisiting_section5": dict(
         yes=by_duration(lambda d: 40 - d if d else 50), no=by_duration(lambda d: 20),
         reversed=by_duration(lambda d: d / 2),
     ),
     "achille_deficits": dict(
-        yes=lost(blur=50, flip=1), no=lost(blur=50, flip=30, labels=30, noise=30),
+        yes=lost(blur=50), no=lost(blur=50, flip=3),
         reversed=lost(flip=50),
     ),
     "achille_pretraining": dict(
         yes=lost(pretraining=9), reversed=lost(pretraining=-9), no=lost(pretraining=0)
     ),
     "achille_layers": dict(
-        yes=layers([0.1, 0.2, 0.5, 0.2], [0, 0.1, 0.5, 0.4]),
+        yes=layers([0.1, 0.2, 0.5, 0.2], [0, 0.1, 0.3, 0.6]),
         reversed=layers([0.1, 0.2, 0.5, 0.2], [0.5, 0.3, 0.1, 0.1]),
         no=layers([0.1, 0.2, 0.2, 0.5], [0.1, 0.2, 0.2, 0.5]),
     ),
@@ -421,7 +428,8 @@ PLANTS = {
     "revisiting_fig4a": EARLY, "revisiting_fig4b": EARLY, "revisiting_finding5": EARLY,
     "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
-        yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0)
+        yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0),
+        fourth=turning(speed=0.5),
     ),
     "phases_fig1": dict(
         yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.0)

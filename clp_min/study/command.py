@@ -37,8 +37,9 @@ SYNTHETIC = {
 }
 OPTIONS = {  # flag -> keywords of add_argument
     "--scale": dict(
-        choices=["smoke", "quick", "paper"], default="quick",
-        help="seconds / minutes on a CPU / the published experiment on CUDA (default: quick)",
+        choices=["smoke", "quick", "evening", "paper"], default="quick",
+        help="seconds / minutes on a CPU / one to three hours of two cores, real CIFAR-10, a few"
+        " scripts / the published experiment on CUDA (default: quick)",
     ),
     "--data-dir": dict(
         default=os.environ.get("CLP_DATA"),
@@ -54,7 +55,7 @@ OPTIONS = {  # flag -> keywords of add_argument
     ),
     "--workers": dict(
         type=int,
-        help="processes that share the work on this machine (default: at quick scale on a CPU"
+        help="processes that share the work on this machine (default: at quick and evening scale on a CPU"
         " one per core, else one; not with --shard)",
     ),
     "--threads": dict(
@@ -103,7 +104,7 @@ class Study:
         # data, settings, panels
         self.scale, self.variant = arguments.scale, _variant(arguments, options)
         default = {scale: data for data, scale in reversed(configs)}  # the first one listed
-        self.data = arguments.data or default["paper" if self.scale == "paper" else "quick"]
+        self.data = arguments.data or default.get(self.scale, default["quick"])
         if (self.data, self.scale) not in configs:
             possible = ", ".join(f"--data {d} --scale {s}" for d, s in configs)
             raise ValueError(
@@ -193,7 +194,7 @@ class Study:
 
     def processes(self):
         """How many processes share the work on this machine."""
-        on_cpu = self.device.type == "cpu" and self.scale == "quick"
+        on_cpu = self.device.type == "cpu" and self.scale in ("quick", "evening")
         return self.arguments.workers or (work.cores() if on_cpu else 1)
 
     def load_data(self, seed, name=None, **generator):
@@ -450,14 +451,16 @@ def described(config):
     return {key: describe(value) for key, value in asdict(config).items()}
 
 
-def scales(Config, quick, smoke, paper):
-    """(data, scale) -> Config: rows of ``quick`` by data set, with ``smoke`` over them, and none.
+def scales(Config, quick, smoke, paper, evening=None):
+    """(data, scale) -> Config: rows of ``quick`` by data set, with ``smoke`` over them, of
+    ``evening`` by data set, and none.
 
     paper: the sets for which the defaults of Config, the published experiment, are meant; or rows
     over them, by data set.
     """
     made = {(data, "quick"): Config(**rows) for data, rows in quick.items()}
     made |= {(data, "smoke"): Config(**rows | smoke) for data, rows in quick.items()}
+    made |= {(data, "evening"): Config(**rows) for data, rows in (evening or {}).items()}
     published = paper if isinstance(paper, dict) else dict.fromkeys(paper, {})
     return made | {(data, "paper"): Config(**rows) for data, rows in published.items()}
 

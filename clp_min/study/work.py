@@ -83,7 +83,7 @@ class Work:
         mine = [i for i in deal(costs, n)[share] if not self.is_done(self.units[i])]
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
         self._announce(sum(map(len, plans.values())), sum(epochs), share, n)
-        if study.scale == "paper" or study.arguments.dry_run:
+        if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
         if study.arguments.dry_run:
             _one_step(self.setup)
