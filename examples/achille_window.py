@@ -54,8 +54,8 @@ def achille_window(study):
     costs = ", ".join(f"onset {t}: {Effect('points', v)}" for t, v in zip(c.onsets, lost.T))
     y = f"accuracy lost to {c.window} blurred epochs (points)"
     return Panel(
-        claim="a deficit hurts most in the first fifth of training", effects=effects, headline=least(effects),
-        gate=sharp_gate(study),
+        claim="a deficit hurts most in the first fifth of training", effects=effects,
+        headline=least(effects), gate=sharp_gate(study),
         finding=f"{c.window} epochs from {c.peak} on cost {least(effects)} (loss by onset:"
         f" {costs})",
         axes=[Axes(y, [Curve("against all sharp, same total", c.onsets, lost)], x=ONSET,
