@@ -94,16 +94,23 @@ def _ridge(features, target, ridges):
     return vectors @ (best[1][:, None] * projected)
 
 
-def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES):
+def reconstruction_loss(
+    features, x, test_features, test_x, ridges=RIDGES, standardise=True
+):
     """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n,
     ...)): sum |x - x^|^2 / sum |x - mean x|^2.
 
     1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in
     float64, in closed form, the penalty (``ridges`` times n, features standardised) chosen by
     leave-one-out error on the training data: the quick variant of the paper's trained decoder,
-    without its optimiser's noise. Returns a 0-dim tensor.
+    without its optimiser's noise. standardise=False: features are centred alone, and a ridge is the
+    variance of noise added to them, so that small outputs tell less. Returns a 0-dim tensor.
     """
-    features, test_features = _standardised(features.double(), test_features.double())
+    features, test_features = features.double(), test_features.double()
+    if standardise:
+        features, test_features = _standardised(features, test_features)
+    else:
+        test_features, features = test_features - features.mean(0), features - features.mean(0)
     x, test_x = x.flatten(1).double(), test_x.flatten(1).double()
     mean = x.mean(0)
     decoded = test_features @ _ridge(features, x - mean, ridges) + mean
@@ -161,11 +168,13 @@ def _fit(
 
 
 def trained_decoder_loss(
-    decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128
+    decoder, features, x, test_features, test_x, generator, epochs=30, lr=3e-4, batch_size=128,
+    standardise=True,
 ):
     """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error
-    (the paper: 30 epochs, 3e-4). 0-dim tensor."""
-    features, test_features = _standardised(features, test_features)
+    (the paper: 30 epochs, 3e-4, of features as they are: standardise=False). 0-dim tensor."""
+    if standardise:
+        features, test_features = _standardised(features, test_features)
     _fit(
         decoder, F.mse_loss, features, x, torch.optim.Adam(decoder.parameters(), lr=lr), generator,
         epochs, batch_size,
@@ -193,23 +202,38 @@ def trained_probe(
 def class_shares(features, y, classes):
     """How much of each attribute belongs to one class ("learning phases", Fig. 4).
 
-    features (n, attributes), y (n,) -> (share (attributes,), means (attributes, classes)):
-    positive class means, and the largest one's share of their sum, 1/classes to 1; nan for
-    an attribute without any.
+    features (n, attributes), y (n,) -> (share (attributes,), number (attributes,)): of the positive
+    class means the largest one's share of their sum, 1/classes to 1, and exp of the entropy of
+    all their shares, the effective number of classes, 1 to classes; nan for an attribute
+    without any.
     """
     means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)
     total = means.sum(0)
-    share = means.max(0).values / total.clamp(min=1e-12)
-    return torch.where(total > 1e-12, share, torch.nan), means.T
+    shares = means / total.clamp(min=1e-12)
+    number = torch.special.entr(shares).sum(0).exp()
+    return tuple(
+        torch.where(total > 1e-12, one, torch.nan) for one in (shares.max(0).values, number)
+    )
 
 
-def fresh_decoder_loss(features, x, test_features, test_x, *key):
+def class_histograms(features, y, classes, bins=12):
+    """Distribution of each attribute within each class ("learning phases", Fig. 4): features (n,
+    attributes), y (n,) -> (attributes, classes, bins), shares of a class's examples, bins of
+    equal width between the attribute's extremes over all."""
+    low, high = features.min(0).values, features.max(0).values
+    place = (features - low) / (high - low).clamp(min=1e-12) * bins
+    code = F.one_hot(place.long().clamp(max=bins - 1), bins).double()  # (n, attributes, bins)
+    return torch.stack([code[y == c].mean(0) for c in range(classes)], 1)
+
+
+def fresh_decoder_loss(features, x, test_features, test_x, *key, standardise=True):
     """``trained_decoder_loss`` of a new deconvolution decoder; all its
     randomness comes from ``key``."""
     with global_seed(*key, "decoder"):
         decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
     g = generator(x.device, *key, "decoder batches")
-    return trained_decoder_loss(decoder, features, x, test_features, test_x, g)
+    parts = features, x, test_features, test_x, g
+    return trained_decoder_loss(decoder, *parts, standardise=standardise)
 
 
 def fresh_probe_accuracy(features, y, test_features, test_y, *key):

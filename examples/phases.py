@@ -28,24 +28,31 @@ class Config:
     side: int | None = 32  # "all scaled to 32x32"
     linear: Callable = models.linear_softmax
     net: Callable = models.resnet10  # phases_fig2, fig4, fig6
-    vgg: Callable = partial(models.vgg, depth=11)  # phases_fig7; fig2 and fig4 with --net vgg
+    vgg: Callable = partial(models.vgg, depth=11)  # phases_fig7; fig2 with --net vgg
+    vgg16: Callable = partial(models.vgg, depth=16)  # fig4 with --net vgg16, the net of its text
     lr: float = 0.002
     linear_lr: float = 0.002
     momentum: float = 0.9  # not stated in the paper; in the authors' code
     batch_size: int = 128
     last: int = 16  # measured at steps 0, 1, 2, 4 … 2^last; 256 epochs of 60,000 are 2^16.9 steps
+    linear_last: int = 16  # the same for fig1
+    transfer_last: int = 16  # the same for fig6, fig7
     # "trained": deconvolution, 30 epochs of Adam, and a trained probe; "linear": both by ridge
     decoder: str = "trained"
     generator: tuple = ()  # settings of a synthetic set
+    trained_on: str | None = None  # fig6: another set than the study's, which is probed then
+    noise: float = 0.01  # variance of the noise in the raw reading of fig1; ours
     # ---- steps that the rules need; at paper scale the middle of the measured ones, else chosen on
     # seeds 0 to 2 (0 to 5 for fig7 and the CIFAR pairs)
     linear_least: int = 256  # fig1: of the least reconstruction loss
+    softmax_least: int = 256  # footnote 1: the same, from softmax outputs
     net_least: tuple = (256, 256)  # fig2: the same at layers -1 and -3
     probe_best: int = 256  # fig6: of the best probe, layer -1
     colour_best: int = 256  # fig7: the same
 
 
 LEAST = 0.01  # of the variance: the least change of a reconstruction loss that counts; ours
+SHARE = 0.05  # the same, of what a layer explains
 POINT = 1.0  # points of accuracy: the same; ours
 
 
@@ -53,20 +60,28 @@ POINT = 1.0  # points of accuracy: the same; ours
 QUICK = dict(
     train_size=2000, side=None, net=models.resnet,
     vgg=partial(models.small_cnn, widths=(8, 16, 32), norm=True),
-    lr=0.05, linear_lr=0.2, momentum=0.0, last=10, decoder="linear",
+    vgg16=partial(models.small_cnn, widths=(8, 16, 32), norm=True), lr=0.05, linear_lr=0.02,
+    momentum=0.0, last=10, linear_last=13, transfer_last=10, decoder="linear",
 )
 REAL = QUICK | dict(side=16)
 GENERATOR = (("noise", 0.2), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
-        generator=GENERATOR, linear_least=8, net_least=(32, 4), probe_best=1024, colour_best=16
+        generator=GENERATOR, linear_least=128, softmax_least=64, net_least=(32, 4),
+        probe_best=1024, colour_best=16,
+        trained_on="textures", transfer_last=12,
     ),
-    "fashion_mnist": REAL | dict(linear_least=16, net_least=(64, 8), probe_best=0),
-    "mnist": REAL | dict(linear_least=8, net_least=(128, 4), probe_best=1024),
-    "cifar10": REAL | dict(linear_least=4, net_least=(8, 2)),
+    "fashion_mnist": REAL | dict(
+        linear_least=128, softmax_least=16, net_least=(64, 8), probe_best=0
+    ),
+    "mnist": REAL | dict(
+        linear_least=128, softmax_least=16, net_least=(128, 4), probe_best=1024
+    ),
+    "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
     "cifar100": REAL | dict(train_size=5000, probe_best=1024),
 }
-CONFIGS = scales(Config, SETS, dict(seeds=1, train_size=256, last=3), list(SETS)[1:])
+TINY = dict(seeds=1, train_size=256, last=3, linear_last=3, transfer_last=3)
+CONFIGS = scales(Config, SETS, TINY, list(SETS)[1:])
 
 
 def load(study, seed, name=None, **generator):
@@ -86,20 +101,23 @@ def prepare(study, data, net, lr, loss=cross_entropy):
     )
 
 
-def steps(config):
-    """Measured steps: 0 and the powers of two."""
-    return {0} | {2**i for i in range(config.last + 1)}
+def steps(last):
+    """Measured steps: 0 and the powers of two up to 2^last."""
+    return {0} | {2**i for i in range(last + 1)}
 
 
-def until_last_step(config, setup):
-    """The one schedule, as long as the last measured step asks for."""
-    return [Phase(-(-(2**config.last) // (len(setup.x) // setup.batch_size)))]
+def until_step(last, setup):
+    """The one schedule, as long as the step 2^last asks for."""
+    return [Phase(-(-(2**last) // (len(setup.x) // setup.batch_size)))]
 
 
-def loss_of(study, key, features, test_features, x, test_x):
-    """Reconstruction loss with the scale's decoder."""
+def loss_of(study, key, features, test_features, x, test_x, raw=False):
+    """Reconstruction loss with the scale's decoder; raw: of features that are not standardised."""
     parts, linear = (features, x, test_features, test_x), study.config.decoder == "linear"
-    return float(reconstruction_loss(*parts) if linear else fresh_decoder_loss(*parts, *key))
+    if not linear:
+        return float(fresh_decoder_loss(*parts, *key, standardise=not raw))
+    more = dict(ridges=(study.config.noise,), standardise=False) if raw else {}
+    return float(reconstruction_loss(*parts, **more))
 
 
 def probe_of(study, key, *parts):
@@ -114,10 +132,14 @@ def curve(label, results, key, name):
     return label, [max(step, 0.5) for step in steps], values
 
 
+def at(curve, step):
+    """(seeds,): a curve over steps at a measured one, or at its end if that comes before."""
+    return curve.values[:, curve.x.index(min(max(step, 0.5), curve.x[-1]))]
+
+
 def around(curve, step):
     """(rises (seeds,) to a measured step, falls from it to the end) of a curve over steps."""
-    place = curve.x.index(min(max(step, 0.5), curve.x[-1]))
-    there = curve.values[:, place]
+    there = at(curve, step)
     return there - curve.values[:, 0], there - curve.values[:, -1]
 
 

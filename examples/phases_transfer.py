@@ -3,7 +3,8 @@ the learning phases")
 
 A linear probe reads frozen layers at steps 0, 1, 2, 4 … of training on the original task. fig6:
 another data set, or classes that were held out; fig7: which colour channel is largest on average.
-The paper's claim: the probe peaks well before the classifier does.
+probe_peak: the probe peaks where reconstruction of the original data is best, and before the
+classifier is.
 """
 
 import numpy as np
@@ -19,14 +20,14 @@ import phases
 def phases_fig6(study):
     """ResNet (``--net vgg``: VGG), another task.
 
-    ``--to NAME``: another data set, as in the paper (Fashion-MNIST and MNIST, CIFAR-100 and
-    CIFAR-10, both ways); without it, at quick scale, the second half of the classes, while the
-    first half is trained on. Effects: points that the probe at layer -1 gains up to the step
-    ``probe_best`` (of the settings, chosen on other seeds) and loses after it, least 1 each. Scope:
-    the steps of the settings; where the probe is best at the last one, nothing can be lost after.
+    Another data set, as in the paper: by default shapes, after training on textures; ``--to NAME``
+    for real sets (Fashion-MNIST and MNIST, CIFAR-100 and CIFAR-10, both ways); ``--held-out``: the
+    second half of the classes, while the first half is trained on. Effects: points that the probe
+    at layer -1 gains up to the step ``probe_best`` (of the settings, chosen on other seeds) and
+    loses after it, least 1 each. Scope: the steps of the settings; where the probe is best at the
+    last one, nothing can be lost after.
     """
-    task = other_set(study) or "held-out classes"
-    return probe_panel(study, "transfer", task, study.config.probe_best)
+    return probe_panel(study, "transfer", other_name(study), study.config.probe_best)
 
 
 def phases_fig7(study):
@@ -44,7 +45,7 @@ def probe_panel(study, task, probed, step):
     labels = {"accuracy": "classifier, own task", "probe_1": "probe, layer -1"}
     labels |= {"probe_2": "probe, layer -2", "probe_3": "probe, layer -3"}
     curves = [Curve(*phases.curve(label, results, key, task)) for key, label in labels.items()]
-    loss = Curve(*phases.curve("reconstruction loss, layer -1", results, "loss_1", task))
+    loss = Curve(*phases.curve("loss of the original images, layer -1", results, "loss_1", task))
     for curve in curves:
         best = f"{curve.label}: best at step {curve.x[curve.values.mean(0).argmax()]:g}"
         effects = both_ways(study, task, curve, step) if "probe" in curve.label else []
@@ -58,7 +59,8 @@ def probe_panel(study, task, probed, step):
 
 def both_ways(study, task, curve, step):
     """The two effects of a peak at a step."""
-    grain = divided(study, task) * study.step(other_set(study) if task == "transfer" else None)
+    probed = other_set(study) if task == "transfer" else None
+    grain = divided(study, task) * study.step(probed)
     units = f"points gained up to step {step}", "points lost after it"
     heights = zip(units, phases.around(curve, step))
     return [Effect(unit, values, least=phases.POINT, step=grain) for unit, values in heights]
@@ -72,28 +74,37 @@ def own_gate(study, task):
 
 def divided(study, task):
     """Into how many parts the classes and their images are divided."""
-    return 2 if task == "transfer" and not other_set(study) else 1
+    return 2 if task == "transfer" and study.arguments.held_out else 1
 
 
 def phases_probe_peak(study):
-    """The statement behind fig6: the probe's peak lies near the least
-    reconstruction loss (layer -1).
+    """The statement behind fig6: the probe's peak lies near the least reconstruction loss of the
+    original images (layer -1), and "well before" the classifier's own.
 
     Steps are powers of two; the places are each seed's own. Effects: doublings from the least loss
-    to the probe's peak, within 2; and fig6's two, without which it has no peak. Scope as fig6.
+    to the probe's peak, within 2; from the probe's peak to the classifier's best test accuracy,
+    least 1; and fig6's two, without which it has no peak. Scope as fig6; a frozen probe, no
+    fine-tuning.
     """
     results, curves, places = study.results, [], []
-    for key, sign, label in (("probe_1", 1, "probe"), ("loss_1", -1, "reconstruction loss")):
+    keys = (("probe_1", 1, "probe"), ("loss_1", -1, "reconstruction loss"),
+            ("accuracy", 1, "classifier"))
+    for key, sign, label in keys:
         _, x, values = phases.curve(label, results, key, "transfer")
         places.append((sign * values).argmax(1))
         curves.append(Curve(label, x, share_of_range(values)))
-    unit = "doublings (probe's peak after the least loss)"
-    apart = Effect(unit, places[0] - places[1], within=2.0, step=1.0)
+    effects = [
+        Effect("doublings (probe's peak after the least loss)", places[0] - places[1], within=2.0,
+               step=1.0),
+        Effect("doublings (classifier's best after the probe's peak)", places[2] - places[0],
+               least=1.0, step=1.0),
+    ]
     probe = Curve(*phases.curve("probe", results, "probe_1", "transfer"))
-    peaked = both_ways(study, "transfer", probe, study.config.probe_best)
+    effects += both_ways(study, "transfer", probe, study.config.probe_best)
     y = "layer -1, as a share of the mean's range"
     return Panel(
-        claim="the probe is best where the reconstruction loss is least", effects=[apart, *peaked],
+        claim="the probe is best where the reconstruction loss is least, before the classifier is",
+        effects=effects,
         axes=[Axes(y, curves, **phases.STEP)], gate=own_gate(study, "transfer"),
     )
 
@@ -107,19 +118,28 @@ def share_of_range(values):
 PANELS = [phases_fig6, phases_fig7, phases_probe_peak]
 # the paper's
 PAIRS = dict(cifar100="cifar10", cifar10="cifar100", fashion_mnist="mnist", mnist="fashion_mnist")
-TO = "data set of the probe in phases_fig6 (default: other classes; at paper scale the paper's)"
+TO = "real data set of the probe in phases_fig6 (default: the paper's; shapes after textures)"
+HELD_OUT = "probe classes that were held out in phases_fig6, not another data set"
 NET = "the net (default, as in the paper: resnet for phases_fig6, vgg for phases_fig7)"
 COLOUR = "shapes whose strongest channel is set by the class in 7 of 10 images (phases_fig7)"
 OPTIONS = [
     ("--to", dict(choices=list(PAIRS), help=TO), "to_{}"),
+    ("--held-out", dict(action="store_true", help=HELD_OUT), "held_out"),
     ("--net", dict(choices=["resnet", "vgg"], help=NET), "{}"),
     ("--class-colour", dict(action="store_true", help=COLOUR), "class_colour"),
 ]
 
 
 def other_set(study):
-    """Name of the probe's data set in fig6; None: the other half of the classes."""
-    return study.arguments.to or (PAIRS[study.data] if study.scale == "paper" else None)
+    """Name of the real set of the probe in fig6; None: the study's own set."""
+    if study.arguments.held_out:
+        return None
+    return study.arguments.to or PAIRS.get(study.data)
+
+
+def other_name(study):
+    """What is probed in fig6, in words."""
+    return "held-out classes" if study.arguments.held_out else other_set(study) or study.data
 
 
 def own_set(study, seed):
@@ -132,8 +152,10 @@ def pair_of_tasks(study, seed, task):
     data, name = own_set(study, seed), other_set(study)
     if task == "channel":  # of the standardised image: the three are about equally frequent
         return data, data.relabelled(3, lambda x, y: (x, x.mean((2, 3)).argmax(1)))
-    if name is None:
+    if study.arguments.held_out:
         return data.halves()
+    if name is None:
+        return phases.load(study, seed, study.config.trained_on), data
     other = phases.load(study, seed, name)
     shapes = [tuple(one.train[0].shape[1:]) for one in (other, data)]
     if shapes[0] != shapes[1]:
@@ -160,8 +182,9 @@ def main(argv=None):
     plans = {}
     for task in tasks:
         _, setup = prepare(study, study.seeds[0], task)
-        plans[task] = {"": phases.until_last_step(study.config, setup)}
-    for run, step, state, names in study.sweep(prepare, plans, phases.steps(study.config)):
+        plans[task] = {"": phases.until_step(study.config.transfer_last, setup)}
+    at = phases.steps(study.config.transfer_last)
+    for run, step, state, names in study.sweep(prepare, plans, at):
         own, other = run.data
         (x, y), (test_x, test_y) = other.train, other.test
         features, test_features = (layer_features(state.model, images) for images in (x, test_x))
@@ -169,8 +192,9 @@ def main(argv=None):
         for k in features:
             parts = features[k], y, test_features[k], test_y
             values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
-        parts = features[-1], test_features[-1], x, test_x
-        values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts)
+        original, test_original = own.train[0], own.test[0]
+        parts = (layer_features(state.model, images)[-1] for images in (original, test_original))
+        values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts, original, test_original)
         study.log.add(run.seed, names, step, **values)
     study.finish()
 

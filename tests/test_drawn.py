@@ -14,7 +14,7 @@ from clp_min.study.record import Results
 
 PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
 SHAPES = {  # measurements that are lists
-    "layers": (4,), "classes": (3, 10), "top_classes": (10,), "density": (321,), "top": (10,),
+    "layers": (4,), "histograms": (3, 10, 12), "top_classes": (10,), "density": (321,), "top": (10,),
     "areas": (4,), "by_class": (10,),
     **dict.fromkeys(("strengths", "strengths_start", "recursive", "parts", "parts_start"), (5, 5)),
     **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), (5,)),
@@ -47,7 +47,7 @@ def made(script, panel, changed=None):
     data = next(data for data, scale in configs if scale == "quick")
     alphas = getattr(configs[data, "quick"], "alphas", None)
     results = MadeUp([0, 1, 2, 3], alphas, changed)
-    arguments = SimpleNamespace(to=None)
+    arguments = SimpleNamespace(to=None, held_out=False)
     study = SimpleNamespace(
         config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
         data=data, scale="quick", classes=10, step=lambda name=None, part="test": 0.05,

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clp_min import models
-from clp_min.reconstruction import class_shares, fresh_decoder_loss, fresh_probe_accuracy
 from clp_min.reconstruction import (
-    deconvolution_decoder, linear_decoder, trained_decoder_loss, trained_probe,
+    class_histograms, class_shares, deconvolution_decoder, fresh_decoder_loss, fresh_probe_accuracy,
+    linear_decoder, trained_decoder_loss, trained_probe,
 )
 from clp_min.seeding import generator
 
@@ -158,9 +158,28 @@ def test_trained_probe__learns_what_is_there_and_is_a_function_of_its_generator(
 def test_class_shares__by_hand():
     """Attribute 0 belongs to class 1, attribute 1 to both alike, attribute 2 to none."""
     features = torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, -1.0], [4.0, 2.0, 0.0]])
-    share, means = class_shares(features, torch.tensor([0, 0, 1]), 2)
-    assert means.tolist() == [[0, 4], [2, 2], [0, 0]]
+    share, number = class_shares(features, torch.tensor([0, 0, 1]), 2)
     assert share[:2].tolist() == [1.0, 0.5] and share[2].isnan()
+    assert number[:2].tolist() == pytest.approx([1.0, 2.0]) and number[2].isnan()
+
+
+def test_class_histograms__by_hand():
+    """Two attributes, two classes, two bins: the second attribute's extremes lie in class 0."""
+    features = torch.tensor([[0.0, -1.0], [0.0, 3.0], [4.0, 2.0]])
+    found = class_histograms(features, torch.tensor([0, 0, 1]), 2, bins=2)
+    assert found.tolist() == [[[1, 0], [0, 1]], [[0.5, 0.5], [0, 1]]]
+
+
+def test_reconstruction_loss__as_they_are_small_features_tell_less():
+    """With a ridge of the noise's variance, x itself times s keeps s^2 / (s^2 + noise) of x: the
+    error is (noise / (s^2 + noise))^2; standardised it does not depend on s."""
+    x = torch.randn(4000, 1, 1, 1, generator=generator("cpu", 0))
+    x = (x - x.mean()) / x.std(correction=0)
+    for size in (0.01, 0.1, 1.0):
+        parts = size * x.flatten(1), x, size * x.flatten(1), x
+        raw = reconstruction_loss(*parts, ridges=(0.01,), standardise=False)
+        assert float(raw) == pytest.approx((0.01 / (size**2 + 0.01)) ** 2, rel=1e-4)
+        assert float(reconstruction_loss(*parts)) < 1e-5
 
 
 def test_fresh_decoder_loss__and_probe_depend_on_their_key_alone():

@@ -36,7 +36,8 @@ from clp_min.study.record import Results
 
 SCRIPTS = [
     achille_deficits, achille_layers, achille_recovery, achille_window, blur_deficit,
-    phases_reconstruction, phases_transfer, revisiting_gradient, revisiting_information, revisiting_turning_point,
+    phases_reconstruction, phases_transfer, revisiting_gradient, revisiting_information,
+    revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
     diversity_directions, diversity_normalization, diversity_settings, golatkar_timing,
     ash_warm_start, ash_shrink_perturb,
@@ -46,7 +47,8 @@ LISTS = {  # measurements that are lists
     **dict.fromkeys(("strengths", "strengths_start", "recursive"), (5, 5)), "by_class": 10,
     **dict.fromkeys(("parts", "parts_start"), (5, 5)),
     **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), 5),
-    "layers": 4, "classes": (3, 10), "top_classes": 10, "density": 321, "top": 10, "areas": 4,
+    "layers": 4, "histograms": (3, 10, 12), "top_classes": 10, "density": 321, "top": 10,
+    "areas": 4,
 }
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
@@ -86,12 +88,13 @@ def study_of(script, mean, noise=0.1, rng=None):
     data = next(data for data, scale in configs if scale == "quick")
     config, powers = configs[data, "quick"], hasattr(script, "phases")
     if powers:  # a place inside, where a probe can fall
-        config = replace(config, probe_best=64, colour_best=64, net_least=(64, 64), linear_least=64)
+        config = replace(config, probe_best=64, colour_best=64, net_least=(64, 64), linear_least=64,
+                         softmax_least=64)
     places, alphas = STEPS if powers else list(range(310)), getattr(config, "alphas", None)
     results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
         config=config, results=results, seeds=results.seeds, data=data, scale="quick", classes=10,
-        arguments=SimpleNamespace(to=None), step=lambda name=None, part="test": 0.05,
+        arguments=SimpleNamespace(to=None, held_out=False), step=lambda name=None, part="test": 0.05,
         sizes={data: {"used": 2000}},
     )
 
@@ -171,26 +174,32 @@ def information(order=1, damage=20.0, hump=2.0):
     return mean
 
 
-def reconstruction(first=0.3, third=0.05):
-    """Losses that dip at step 64 by ``first`` (layer -1, logits) and ``third`` (layer -3)."""
+def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3):
+    """Losses that dip at step 64, from ``early`` doublings before it on, by ``first`` (layer -1,
+    logits) and ``third`` (layer -3, of a lower level), and so many times as deep from softmax
+    outputs."""
 
     def mean(key, name, p):
         if key == "accuracy":
             return 90.0
-        if key in ("share", "classes"):
+        if key in ("share", "histograms"):
             return 0.1 + first * math.log2(p + 1) / 10
-        depth = third if key == "loss_3" else first
-        return 1.0 - depth * max(0.0, 1 - abs(math.log2(p + 1) - 6) / 6)
+        if key == "number":
+            return 10 - 2.5 * first * math.log2(p + 1)
+        depth = third if key == "loss_3" else first * (softmax if "softmax" in key else 1)
+        level = 0.6 if key == "loss_3" else 0.9
+        return level - depth * max(0.0, 1 - abs(math.log2(p + 1) - 6) / early)
 
     return mean
 
 
-def probes(rise=20.0, fall=5.0, least=64):
-    """A probe that gains to step 64 and loses after it; a loss that is least at a step."""
+def probes(rise=20.0, fall=5.0, least=64, late=True):
+    """A probe that gains to step 64 and loses after it; a loss that is least at a step; a
+    classifier that is best at the end, or at the start."""
 
     def mean(key, name, p):
         if key == "accuracy":
-            return 90.0
+            return 70.0 + (2 if late else -2) * math.log2(p + 1)
         if key.startswith("loss"):
             return 1.0 + 0.05 * abs(math.log2(p + 1) - math.log2(least + 1))
         x = math.log2(p + 1) - math.log2(65)
@@ -199,15 +208,13 @@ def probes(rise=20.0, fall=5.0, least=64):
     return mean
 
 
-def turning(turn=80, converged=90, size=50.0, speed=2):
-    """Damage that grows until ``turn``, and a training loss that falls at ``converged``; both
-    ``speed`` times as early at the faster rate."""
+def turning(turn=80, converged=90, size=50.0):
+    """Damage that grows until ``turn``, and a training loss that falls at ``converged``."""
 
     def mean(key, name, p):
-        scale = speed if "faster" in name else 1
         if key == "accuracy":
-            return 90.0 - size * min(duration(name) * scale / turn, 1.0)
-        return 2.3 if p * scale < converged else 0.05
+            return 90.0 - size * min(duration(name) / turn, 1.0)
+        return 2.3 if p < converged else 0.05
 
     return mean
 
@@ -429,20 +436,23 @@ PLANTS = {
     "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
         yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0),
-        fourth=turning(speed=0.5),
     ),
     "phases_fig1": dict(
-        yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.0)
+        yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.0),
+        other=reconstruction(early=6),
+    ),
+    "phases_footnote1": dict(
+        yes=reconstruction(), reversed=reconstruction(softmax=0.5), no=reconstruction(softmax=1.0)
     ),
     "phases_fig2": dict(
-        yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.3, 0.4)
+        yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.1, 0.5)
     ),
     "phases_fig4": dict(
         yes=reconstruction(), reversed=reconstruction(-0.09), no=reconstruction(0.0)
     ),
     "phases_fig6": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, 0.0)),
     "phases_fig7": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, -5.0)),
-    "phases_probe_peak": dict(yes=probes(), no=probes(least=1), other=probes(20.0, 0.0)),
+    "phases_probe_peak": dict(yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False)),
     "sparse_fig1a": dict(
         yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),
         other=regimes(train=(9.0, 20.0)),

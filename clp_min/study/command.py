@@ -347,6 +347,8 @@ class Study:
             f"{panel.name} [{panel.data}, {panel.scale}, n = {n}]: {panel.verdict}{decides}."
             f" {result['finding']} -> {figure}"
         )
+        if panel.printed:
+            print(f"  the paper, at its scale: {panel.printed}")
         ours = self.path(panel.name, self.script.resolve().parent / "results")
         if ours.exists() and ours.resolve() != path.resolve():
             print("  " + compared(result, json.loads(ours.read_text())))

@@ -101,6 +101,7 @@ def figure_table(results, folder):
         changes = "; ".join(would_change(result["verdict"], result))
         word = f"**{result['verdict']}**" + f" ({changes})" * bool(changes)
         text = f"{word}: *{plain(result['claim'])}.* {words}"
+        text += f". *The paper, at its scale: {plain(result['printed'])}.*" * ("printed" in result)
         link = f"[{script}](../{script})" if script else ""
         cells = [
             f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,

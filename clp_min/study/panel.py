@@ -216,6 +216,7 @@ class Panel:
     finding    what was found, in a sentence; by default the effects, joined
     headline   the effect that stands for the panel; by default the first
     caption    settings that the figure should name
+    printed    the paper's own numbers at its own scale, where it prints some
     statement  for panels on theory, instead of a verdict on effects: a word of the claims ledger,
                given if ``agrees`` over at least ``repetitions`` repetitions; else "disagrees"
     The rest says where it was measured; ``Study`` fills it in.
@@ -228,6 +229,7 @@ class Panel:
     finding: str = ""
     headline: Effect | None = None
     caption: str = ""
+    printed: str = ""
     statement: str = ""
     agrees: bool = True
     repetitions: int = 3
@@ -289,6 +291,7 @@ class Panel:
             "verdict": self.verdict, **self.details(),
             "finding": self.finding or "; ".join(map(str, self.effects)),
             "headline": headline.headline(),
+            **({"printed": self.printed} if self.printed else {}),
             **{k: getattr(self, k) for k in ("data", "variant", "scale", "seeds", "caption")},
             "statement": {k: getattr(self, k) for k in ("statement", "agrees", "repetitions")},
             "gate": self.gate,
@@ -310,6 +313,7 @@ class Panel:
             curve = Curve(one["label"], one["x"], values, one["style"])
             curves.setdefault(one["y"], []).append(curve)
         names = ("claim", "finding", "data", "variant", "scale", "seeds", "gate", "caption")
+        names += ("printed",)
         plain = {name: result[name] for name in names if name in result}
         keys = ("unit", "values", "least", "within", "step")
         effects = [
