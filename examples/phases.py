@@ -68,8 +68,8 @@ GENERATOR = (("noise", 0.2), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
         generator=GENERATOR, linear_least=128, softmax_least=64, net_least=(32, 4),
-        probe_best=1024, colour_best=16,
-        trained_on="textures", transfer_last=12,
+        probe_best=512, colour_best=16,
+        trained_on="textures", transfer_last=11,
     ),
     "fashion_mnist": REAL | dict(
         linear_least=128, softmax_least=16, net_least=(64, 8), probe_best=0
