@@ -3,7 +3,8 @@
 A network is trained on blurred images for a while, then on sharp ones for the same number of epochs
 whatever came before. If the blur stays long enough, accuracy does not recover. Controls: an
 all-sharp run of the same total length (achille_matched) and a learning rate that starts again when
-the blur ends (achille_restart). achille_fisher follows the trace of the Fisher information.
+the blur ends (achille_restart). achille_fisher follows the trace of the Fisher information;
+achille_fraction asks which share of training may be blurred.
 """
 
 from dataclasses import dataclass
@@ -33,30 +34,33 @@ class Config(achille.Config):
     fisher_removals: tuple = (0, 40, 100)  # ours
     measure_every: int = 5  # epochs, besides the first ten and the last; ours
     peak: int = 20  # epoch of the normal run's largest trace; ours: an eighth of the clean epochs
+    # ---- achille_fraction
+    total: int = 200  # epochs in all; ours
+    fractions: tuple = (0.1, 0.25, 0.4, 0.6)  # of them blurred
 
 
 CONFIGS = achille.configs(
     Config,
     textures=dict(
         clean=30, removals=(0, 5, 10, 20, 40), restart_removals=(0, 20, 40),
-        fisher_removals=(0, 20, 40), peak=4,  # seeds 0 to 3
+        fisher_removals=(0, 20, 40), peak=4, total=80,  # seeds 0 to 3
     ),
     fashion_mnist=dict(
         clean=200, removals=(0, 25, 50, 100, 200, 400), restart_decay=0.99,
-        restart_removals=(0, 100, 200), fisher_removals=(0, 100, 200), measure_every=25,
+        restart_removals=(0, 100, 200), fisher_removals=(0, 100, 200), measure_every=25, total=400,
         peak=2,  # seeds 0 to 2
     ),
     cifar10=dict(
         clean=50, removals=(0, 20, 60, 150), restart_removals=(0, 60),
-        fisher_removals=(0, 60, 150), peak=20,  # seeds 0 to 2
+        fisher_removals=(0, 60, 150), peak=20, total=150,  # seeds 0 to 2
     ),
     evening=dict(
-        clean=30, removals=(0, 15, 30), restart_decay=0.92, restart_removals=(0, 30),
+        clean=30, removals=(0, 15, 30), restart_decay=0.92, restart_removals=(0, 30), total=60,
         fisher_removals=(0, 30), peak=4,  # an eighth of the clean epochs, as at paper scale
     ),
     smoke=dict(
         clean=2, removals=(0, 1, 2), restart_removals=(0, 2), fisher_removals=(0, 2),
-        measure_every=1, peak=2,
+        measure_every=1, peak=2, total=4, fractions=(0.25, 0.5, 0.75),
     ),
 )
 LOST = "points of accuracy lost"
@@ -151,7 +155,9 @@ def achille_fisher(study):
     Effects, in logarithms and paired by seed, each least .1 (10 %): the normal run's trace at the
     epoch ``peak`` (of the settings, chosen on other seeds) above that of its first and of its last
     epoch; the trace after the longest deficit and its sharp epochs above that of the all-sharp run
-    of the same total length. The untrained net's trace stands beside it.
+    of the same total length; and, since the trace falls "even as classification performance
+    improves", points of test accuracy that the normal run gains after ``peak``, least 1. The
+    untrained net's trace stands beside it.
     """
     c, results = study.config, study.results
     curves, logs = [], {}
@@ -173,17 +179,55 @@ def achille_fisher(study):
     unit = f"log ratio of Tr F at epoch {total}, deficit / none"
     raised = Effect(unit, log_ratio(end, matched), **rule)
     untouched = Effect(f"log (epoch {c.peak} / untrained net)", peak - normal[:, 0])
+    correct = results.at("accuracy", "blur 0", [c.peak, c.clean])
+    learned = Effect(f"points of accuracy after epoch {c.peak}", correct[:, 1] - correct[:, 0],
+                     least=achille.POINT, step=study.step())
     spans = [[0, d] for d in c.fisher_removals if d]
     return Panel(
         claim="the Fisher trace rises, then falls, and stays higher after a deficit",
-        effects=[rise, fall, raised], headline=raised,
-        finding=f"normal training: {rise}, {fall}, {untouched}; after {longest} blurred epochs:"
-        f" {raised}",
-        axes=[Axes("trace of the Fisher information", curves, log=True, spans=spans)],
+        effects=[rise, fall, raised, learned], headline=raised,
+        gate=untrained(correct[:, 1], study.classes),
+        finding=f"normal training: {rise}, {fall}, {untouched}, {learned}; after {longest} blurred"
+        f" epochs: {raised}",
+        axes=[Axes("trace of the Fisher information", curves, log=True, spans=spans),
+              Axes("test accuracy (%)", [Curve("no deficit", [c.peak, c.clean], correct)])],
     )
 
 
-PANELS = [achille_blur, achille_matched, achille_restart, achille_fisher]
+def achille_fraction(study):
+    """"If image blurring is not removed within the first 25-40 % of training epochs", performance
+    is permanently damaged: the same total, blurred for a share of it.
+
+    Effects: points lost to blur until two fifths of the epochs (against none, paired), least 5; and
+    to blur until a quarter of them, within 5: no damage yet. Scope: one total; "the exact ratio
+    depends" on net and settings, says the sentence itself.
+    """
+    c, results = study.config, study.results
+    shares = [0.0, *c.fractions]
+    correct = results.final("accuracy", [f"until {blurred(c, s)} of {c.total}" for s in shares])
+    lost = correct[:, :1] - correct
+    early, late = (c.fractions[i] for i in (-3, -2))
+    effects = [
+        Effect(f"points lost to blur until {100 * late:g} %", lost[:, -2], least=achille.DAMAGE,
+               step=study.step()),
+        Effect(f"points lost to blur until {100 * early:g} %", lost[:, -3], within=achille.DAMAGE,
+               step=study.step()),
+    ]
+    costs = ", ".join(f"{100 * s:g} %: {Effect('points', v)}" for s, v in zip(shares, lost.T))
+    curve = Curve("blurred, then sharp", [100 * s for s in shares], correct)
+    return Panel(
+        "blur must be removed within the first 25 to 40 % of the epochs", effects,
+        [Axes("final test accuracy (%)", [curve], x=f"blurred, % of {c.total} epochs")],
+        untrained(correct[:, 0], study.classes), f"points lost, by share: {costs}",
+    )
+
+
+def blurred(c, share):
+    """Epochs of a share of the total."""
+    return round(share * c.total)
+
+
+PANELS = [achille_blur, achille_matched, achille_restart, achille_fisher, achille_fraction]
 
 
 def schedules(study):
@@ -201,13 +245,16 @@ def schedules(study):
             if d:
                 again = Phase(c.clean, lr=rate, event=restart_learning_rate)
                 plan[f"restart {d}"] = [Phase(d, blur, lr=rate), again]
+    if study.wants(achille_fraction):
+        for d in (blurred(c, share) for share in (0.0, *c.fractions)):
+            plan[f"until {d} of {c.total}"] = [Phase(d, blur), Phase(c.total - d)]
     return plan
 
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
     c, log = study.config, study.log
-    ends = {d + c.clean for d in c.removals + c.restart_removals}
+    ends = {d + c.clean for d in c.removals + c.restart_removals} | {c.peak, c.total}
     followed = {"matched"} | {f"blur {d}" for d in c.fisher_removals}
     followed &= set(schedules(study)) if study.wants(achille_fisher) else set()
     for run, epoch, state, names in study.sweep(achille.prepare, schedules(study)):

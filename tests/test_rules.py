@@ -120,6 +120,8 @@ def hump(sign=1.0, place=4):
     """Fisher traces that rise to ``place`` and fall; three times as high after a deficit."""
 
     def mean(key, name, p):
+        if key == "accuracy":
+            return 70.0 + min(p, 20)
         log = sign * (3 - abs(np.log2(max(p, 1) / place)))
         return math.exp(log + (1.1 * sign if duration(name) and p > 40 else 0.0))
 
@@ -412,7 +414,12 @@ PLANTS = {
         reversed=lost(flip=50),
     ),
     "achille_pretraining": dict(
-        yes=lost(pretraining=9), reversed=lost(pretraining=-9), no=lost(pretraining=0)
+        yes=lost(weak=1, pretraining=9), reversed=lost(weak=1, pretraining=-9),
+        no=lost(weak=0, pretraining=0), other=lost(pretraining=9),
+    ),
+    "achille_fraction": dict(
+        yes=lost(until_0=0, until_8=1, until_20=1, until=20), no=lost(until=0),
+        reversed=lost(until_0=0, until=-20), other=lost(until_0=0, until=20),
     ),
     "achille_layers": dict(
         yes=layers([0.1, 0.2, 0.5, 0.2], [0, 0.1, 0.3, 0.6]),
@@ -630,7 +637,7 @@ def test_rules__a_net_that_learned_nothing_or_looking_seeds_give_no_verdict(name
 
     looked = replace(panel(study_of(script, plant)), seeds=list(range(8)), scale="quick")
     assert looked.verdict == "no verdict (seeds other than 10, 11, …)"
-    if name not in ("achille_fisher", "achille_layers"):  # they measure no accuracy
+    if name != "achille_layers":  # it measures no accuracy
         assert "net reaches" in panel(study_of(script, chance)).verdict
 
 
