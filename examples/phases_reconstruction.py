@@ -26,10 +26,10 @@ def phases_fig1(study):
     Effects: fall of the loss from the logits to the step ``linear_least`` (of the settings, chosen
     on other seeds) and rise after it, least .01 of the variance each; and phase (i): the share of
     the fall that an eighth of those steps brings, within .1. (A fall at a constant pace would bring
-    an eighth and look flat on the figure's logarithmic axis, at any learning rate, so a looser bound
-    could not fail.) The theory says that logits never rise in the linear model of the data, so this
-    decides for real inputs. Beside it logits that are not standardised, in which their size tells.
-    Scope: this set and rate.
+    an eighth, and looks flat on a logarithmic axis at any learning rate: a looser bound could not
+    fail.) The theory says that logits never rise in the linear model of the data, so this decides
+    for real inputs. Beside it logits that are not standardised, in which their size tells. Scope:
+    this set and rate.
     """
     keys = {"loss": "from the logits", "loss_raw": "from logits as they are, with noise"}
     place = study.config.linear_least

@@ -94,8 +94,8 @@ def study_of(script, mean, noise=0.1, rng=None):
     results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
         config=config, results=results, seeds=results.seeds, data=data, scale="quick", classes=10,
-        arguments=SimpleNamespace(to=None, held_out=False), step=lambda name=None, part="test": 0.05,
-        sizes={data: {"used": 2000}},
+        arguments=SimpleNamespace(to=None, held_out=False), sizes={data: {"used": 2000}},
+        step=lambda name=None, part="test": 0.05,
     )
 
 
@@ -134,10 +134,13 @@ def layers(normal, damaged):
 
 
 def surge(size):
-    """Traces under a deficit that are exp(size) times the normal ones."""
-    return lambda key, name, p: (
-        90.0 if key == "accuracy" else math.exp(size if "period" in name else 0.0)
-    )
+    """Traces that go to exp(size) times the normal ones in five epochs of a deficit's period."""
+
+    def mean(key, name, p):
+        begun = p - 40 * (int(name[-1]) - 1) if "period" in name else 0
+        return 90.0 if key == "accuracy" else math.exp(size * min(max(begun, 0) / 5, 1.0))
+
+    return mean
 
 
 def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0):
@@ -169,7 +172,7 @@ def information(order=1, damage=20.0, hump=2.0):
         if key == "fisher":
             return math.exp(0.02 * p)
         resnet = "resnet" in name
-        place = (21 if resnet else 17) if "period" in name else (7 if resnet else 3)
+        place = (46 if resnet else 42) if "period" in name else (7 if resnet else 3)
         place = place if order > 0 else 110
         return 4.0 - hump * min(abs(p - place) / 10, 1.0)
 
@@ -459,7 +462,9 @@ PLANTS = {
     ),
     "phases_fig6": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, 0.0)),
     "phases_fig7": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, -5.0)),
-    "phases_probe_peak": dict(yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False)),
+    "phases_probe_peak": dict(
+        yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False)
+    ),
     "sparse_fig1a": dict(
         yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),
         other=regimes(train=(9.0, 20.0)),
