@@ -40,8 +40,8 @@ def test_layout__theory_and_package_do_not_know_each_other():
         drawing = {"matplotlib"} if path.name in ("plot.py", "files.py") else set()
         allowed = standard | {"numpy", "torch", "clp_min"} | drawing
         if path.parent.name == "study":
-            allowed |= {"argparse", "functools", "itertools", "platform", "re", "subprocess"}
-            allowed |= {"sys", "threading"}
+            allowed |= {"argparse", "csv", "fcntl", "functools", "itertools", "platform", "re"}
+            allowed |= {"subprocess", "sys", "threading"}
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
 
 

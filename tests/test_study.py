@@ -1,10 +1,14 @@
 """A study from command line to results file, in this process: seeds, kept states, data that change
 under an unfinished study, a damaged record."""
 
+import csv
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 
+import blur_deficit
 import numpy as np
 import pytest
 import torch
@@ -66,6 +70,54 @@ def run(study, stop=None, save_every=None):
             return None
     study.finish()
     return json.loads(study.path("made_up").read_text())
+
+
+def test_study__set_makes_a_variant_and_names_what_there_is(study):
+    """A changed setting is a result of its own, never in the place of a committed one; an unknown
+    name, or a value of another kind, says what there is."""
+    own = study("--set", "train_size=60", "seeds=2")
+    assert own.config.train_size == 60 and own.config.seeds == 2
+    assert own.variant == "train_size=60-seeds=2" and own.path("a") != study().path("a")
+    for bad, said in (("sizes=3", "there are: "), ("seeds=2.5", "seeds is"), ("seeds", "seeds is")):
+        with pytest.raises(ValueError, match=said):
+            study("--set", bad)
+
+
+def test_study__csv_holds_every_number_that_is_drawn(study):
+    own = study("--csv")
+    run(own)
+    rows = list(csv.reader(own.path("made_up").with_suffix(".csv").open(newline="")))
+    drawn = [v for s in json.loads(own.path("made_up").read_text())["series"] for v in
+             sum(s["values"], [])]
+    assert rows[0] == ["axes", "curve", "x", "seed", "value"] and {r[3] for r in rows[1:]} == {
+        "10", "11"}
+    assert [float(row[4]) for row in rows[1:]] == drawn
+
+
+def test_study__a_second_copy_in_the_same_folder_says_so_at_once(study, tmp_path):
+    """The lock is held by a process, and goes with it, killed or not."""
+    own = study()
+    run(own, stop=2)
+    lock = next(own.folder.glob("lock-*"))
+    code = ("import sys; from clp_min.study.work import locked; own = locked(sys.argv[1]);"
+            " print('held', flush=True); sys.stdin.read()")
+    again = [sys.executable, "-c", code, str(lock)]
+    other = subprocess.run(again, capture_output=True, text=True, input="")
+    assert "another process works on this study" in other.stderr
+    own.lock.close()
+    with subprocess.Popen(again, stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process works on this study"):
+            run(study())
+        holder.kill()
+    assert run(study())["panel"] == "made_up"
+
+
+def test_study__list_names_every_script_and_panel(capsys):
+    with pytest.raises(SystemExit):
+        blur_deficit.main(["--list"])
+    said = capsys.readouterr().out
+    assert "blur_deficit.py: achille_blur, achille_matched" in said and "phases_fig5" in said
 
 
 def test_study__seeds_are_the_standard_ones_or_a_range(study):

@@ -4,8 +4,10 @@ settings, what it found."""
 import argparse
 import ast
 import contextlib
+import csv
 import functools
 import hashlib
+import io
 import json
 import math
 import os
@@ -73,6 +75,12 @@ OPTIONS = {  # flag -> keywords of add_argument
         nargs="+", choices=["png", "pdf", "svg"], default=["png"],
         help="formats of the figures (default: png)",
     ),
+    "--csv": dict(action="store_true", help="write what is drawn as PANEL.csv too"),
+    "--set": dict(
+        nargs="+", metavar="NAME=VALUE", default=[],
+        help="change settings of the script's Config, like lr=0.1; a variant of its own",
+    ),
+    "--list": dict(action="store_true", help="list every script with its panels, and stop"),
     "--dry-run": dict(action="store_true", help="print the cost, do one real training step, stop"),
     "--plot": dict(
         action="store_true", help="redraw the figures from their results files, without training"
@@ -96,7 +104,7 @@ class Study:
 
     def __init__(self, script, panels, configs, argv=None, options=(), also=lambda study: None):
         self.script, self.argv = Path(script), sys.argv[1:] if argv is None else argv
-        self.started, self.work = time.monotonic(), None
+        self.started, self.work, self.lock = time.monotonic(), None, None
         self.loaded, self.prepared, self.sizes, self.stand_ins = {}, {}, {}, set()
         self.classes = None  # of the study's data set, once it is loaded
         self.arguments = parse(self.script, panels, configs, self.argv, options)
@@ -110,7 +118,7 @@ class Study:
             raise ValueError(
                 f"no settings for --data {self.data} --scale {self.scale}; there are: {possible}"
             )
-        self.config = configs[self.data, self.scale]
+        self.config = _changed(configs[self.data, self.scale], arguments.set)
         self.seeds = _seeds(arguments.seeds or str(self.config.seeds))
         self.panels = [panel for panel in panels if panel.__name__ in arguments.only]
         self.is_default = (self.data, self.scale, self.variant) == (default["quick"], "quick", "")
@@ -119,7 +127,8 @@ class Study:
         self.device = _usable_device(arguments)
         if arguments.threads or self.scale != "paper":  # small nets: more threads only wait
             torch.set_num_threads(arguments.threads or 1)
-        torch.use_deterministic_algorithms(arguments.deterministic)
+        if arguments.deterministic:  # asking for nothing would take a second
+            torch.use_deterministic_algorithms(True)
         if work.PARENT in os.environ:
             work.end_with_parent()
         # the code as it is now, and the log
@@ -176,6 +185,8 @@ class Study:
         setups = {label: prepared(self.seeds[0], label)[1] for label in plans}
         if not self.arguments.dry_run:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if work.PARENT not in os.environ and self.lock is None:
+                self.lock = work.locked(self.folder / f"lock-{self.share[0]}of{self.share[1]}")
         self.work = work.Work(self, setups, plans, disk, before)
         for unit in self.work.todo():
             data, setup = prepared(unit.seed, unit.label)
@@ -340,6 +351,8 @@ class Study:
         }
         write_json(path, result)
         figure = draw_files(panel, path, self.arguments.format)[0]
+        if self.arguments.csv:
+            write_csv(path.with_suffix(".csv"), result)
         n = len(self.seeds)
         more = panel.seeds_to_decide() if panel.verdict == "undecided" else None
         decides = f" (n = {more} would decide, with mean and deviation as they are)" * bool(more)
@@ -434,11 +447,57 @@ def parse(script, panels, configs, argv, options):
     for flag, keywords, _ in options:
         parser.add_argument(flag, **keywords)
     arguments = parser.parse_args(argv)
+    if arguments.list:
+        print(listed(script.resolve().parent))
+        raise SystemExit(0)
     for flag in ("threads", "workers", "train_size"):
         given = getattr(arguments, flag)
         if given is not None and given < 1:
             raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {given}")
     return arguments
+
+
+def listed(folder):
+    """Every script of a folder with its panels, a line each."""
+    lines = []
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "PANELS":
+                names = [name.id for name in node.value.elts]
+                lines.append(f"{path.name}: {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def _changed(config, settings):
+    """The settings with those of ``--set``, of the kind that they replace. ValueError: no such
+    setting, or another kind of value."""
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in asdict(config):
+            names = ", ".join(sorted(asdict(config)))
+            raise ValueError(f"--set {text}: there is no setting {name!r}; there are: {names}")
+        old = getattr(config, name)
+        try:
+            new = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            new = None
+        new = float(new) if isinstance(old, float) and type(new) is int else new
+        if new is None or callable(old) or old is not None and type(new) is not type(old):
+            raise ValueError(f"--set {text}: {name} is {old!r} here, set a value of that kind")
+        config = replace(config, **{name: new})
+    return config
+
+
+def write_csv(path, result):
+    """What a result draws, a row for each number: axes, curve, x, seed (empty if exact), value."""
+    rows = [["axes", "curve", "x", "seed", "value"]]
+    for one in result["series"]:
+        seeds = result["seeds"] if len(one["values"]) == len(result["seeds"]) else [""]
+        for seed, values in zip(seeds, one["values"]):
+            rows += [[one["y"], one["label"], x, seed, v] for x, v in zip(one["x"], values)]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def described(config):
@@ -470,6 +529,7 @@ def scales(Config, quick, smoke, paper, evening=None):
 def _variant(arguments, options):
     """The notes of the options given, for the name of the results' folder."""
     notes = [f"n{arguments.train_size}"] * bool(arguments.train_size)
+    notes += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
     for flag, _, note in options:
         given = getattr(arguments, flag.lstrip("-").replace("-", "_"))
         if given not in (None, False):

@@ -1,7 +1,8 @@
 """Panel → figure: the verdict on top, the axes, and the effects from which
 the verdict was computed.
 
-A figure is drawn from a ``Panel`` alone, so that ``--plot`` needs no training.
+A figure is drawn from a ``Panel`` alone, so that ``--plot`` needs no training. matplotlib is
+imported where something is drawn: it takes half a second, of ``--help`` too.
 """
 
 import math
@@ -10,11 +11,8 @@ import textwrap
 from itertools import zip_longest
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from clp_min.study.panel import would_change
 
@@ -41,6 +39,9 @@ def draw(panel, figure=""):
     Lines and bars are means over seeds with ± one standard error. Below the axes, one row for each
     effect: its interval (``Effect.reach``) on a scale of its own, 0, and its bounds, dashed.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     chosen = [axes for axes in panel.axes if axes.figure == figure]
     if not chosen:
         raise ValueError(f"{panel.name} has no figure {figure!r}")
@@ -93,6 +94,9 @@ def contact_sheet(rows, title=""):
 
     Each row is scaled to its own 1st to 99th percentile.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     columns = max(len(images) for _, images in rows)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         size = (0.8 * columns + 1, 0.95 * len(rows) + 0.2)
@@ -207,6 +211,8 @@ def _draw_axes(place, axes):
 
 def _log_ticks(axis):
     """Decades; with less than two of them, plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
     low, high = axis.get_view_interval()
     if high < 100 * low:
         axis.get_major_locator().set_params(subs=(1, 2, 5))
@@ -227,6 +233,8 @@ def _draw_lines(place, axes):
     A "points" curve has the colour of the curve before it and no entry in the legend. A curve that
     lies on an earlier one is dashed, and the earlier one is drawn broad and pale below it.
     """
+    from matplotlib.ticker import MaxNLocator
+
     drawn, near = [], 0.01 * np.ptp(_heights(axes.curves, axes.log))
     for curve in axes.curves:
         mean, error = _mean_and_error(curve)

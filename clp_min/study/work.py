@@ -28,6 +28,11 @@ from clp_min.models import parameter_count
 from clp_min.schedule import branches, distinct_epochs, sweep
 from clp_min.train import Setup, cross_entropy, fresh_state, training_step
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 # in the environment of a process that another one started: the other's number
 PARENT = "CLP_WORKER_OF"
 
@@ -298,6 +303,22 @@ def wait_for(workers):
             f"{sum(map(bool, failed))} of {len(workers)} other processes failed; the same command"
             " goes on from here"
         )
+
+
+def locked(path):
+    """An open file that only one process can hold, until it ends, however it ends. ValueError:
+    another one holds it. Where the system has no such locks (Windows) nothing is locked."""
+    file = open(path, "w")
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise ValueError(
+                f"another process works on this study in {path.parent}: wait for it, or give"
+                " another --out"
+            ) from None
+    return file
 
 
 def read_logs(study):
