@@ -57,8 +57,8 @@ OPTIONS = {  # flag -> keywords of add_argument
     ),
     "--workers": dict(
         type=int,
-        help="processes that share the work on this machine (default: at quick and evening scale on"
-        " a CPU one per core, else one; not with --shard)",
+        help="processes that share the work on this machine (default: at quick and evening scale on a CPU"
+        " one per core, else one; not with --shard)",
     ),
     "--threads": dict(
         type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)"
