@@ -73,8 +73,8 @@ def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
     of the last one is the logits.
 
     Widths 96 96 192 192 192 192 192 192 ``classes`` (``width`` and twice it), stride 2 in the third
-    and sixth, the last two 1x1; biases throughout. The last convolution gives plain logits (some public code puts BatchNorm
-    and ReLU on it). 1,621,354 parameters with BatchNorm.
+    and sixth, the last two 1x1; biases throughout. The last convolution gives plain logits (some
+    public code puts BatchNorm and ReLU on it). 1,621,354 parameters with BatchNorm.
     """
     widths, strides, kernels = (
         (width,) * 2 + (2 * width,) * 6, (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),

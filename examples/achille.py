@@ -20,7 +20,8 @@ from clp_min.train import Setup, accuracy
 
 @dataclass(frozen=True)
 class Config:
-    """The published experiment; values are the paper's where no comment says otherwise."""
+    """The published experiment. The overview states no number; values are those that public
+    replications quote from the paper's Appendix A, where no comment says otherwise."""
 
     seeds: int = 8  # not stated; ours: what a verdict on more than two effects needs
     # ---- data and net

@@ -19,7 +19,7 @@ import achille
 @dataclass(frozen=True)
 class Config(achille.Config):
     length: int = 100  # epochs of each deficit; ours
-    clean: int = 160  # epochs after it
+    clean: int = 160  # epochs after it; ours, as in the main job
     pretraining: tuple = (0, 10, 100)  # epochs of pre-training on blurred images; ours
     # 32 -> 16 -> 32; ours
     weak_blur: Callable = partial(deficits.downsample_blur, size=16, antialias=True)
@@ -109,7 +109,7 @@ def schedules(study):
     """name -> phases."""
     c, classes = study.config, achille.prepare(study, study.seeds[0])[0].classes
     blur = images(c.blur)
-    shifted = [(k + 1) % classes for k in range(classes)]
+    shifted = [(k + 1) % classes for k in range(classes)]  # which permutation: not stated; ours
     changes = blur, images(vertical_flip), labels(permute_labels, shifted), noise_images
     plan = {"clean": [Phase(c.length + c.clean)]}
     if study.wants(achille_deficits):

@@ -19,9 +19,9 @@ import achille
 
 @dataclass(frozen=True)
 class Config(achille.Config):
-    window: int = 40  # epochs of blur
+    window: int = 40  # epochs of blur; not stated; as in a public replication
     onsets: tuple = (0, 10, 20, 40, 60, 80, 100, 120)  # grid not stated; ours
-    clean: int = 160  # sharp epochs after the window
+    clean: int = 160  # sharp epochs after the window; not stated; ours, as in the main job
     peak: int = 0  # onset that costs most, of those in the first fifth of all epochs; ours
 
 

@@ -28,7 +28,7 @@ class Config(achille.Config):
     clean: int = 160  # epochs after the deficit, the same after every one
     removals: tuple = (0, 20, 40, 60, 80, 100, 120, 140)  # end of the blur; grid not stated; ours
     # ---- achille_restart
-    restart_decay: float = 0.97
+    restart_decay: float = 0.97  # the paper's decay, for the control (ours)
     restart_removals: tuple = (0, 40, 100)  # ours
     # ---- achille_fisher
     fisher_removals: tuple = (0, 40, 100)  # ours

@@ -37,7 +37,8 @@ class Config:
     last: int = 16  # measured at steps 0, 1, 2, 4 … 2^last; 256 epochs of 60,000 are 2^16.9 steps
     linear_last: int = 16  # the same for fig1
     transfer_last: int = 16  # the same for fig6, fig7
-    # "trained": deconvolution, 30 epochs of Adam, and a trained probe; "linear": both by ridge
+    # "trained": deconvolution (its widths: ours), 30 epochs of Adam, and a trained probe; "linear":
+    # both by ridge. Features are standardised first (ours: the paper decodes them as they are)
     decoder: str = "trained"
     generator: tuple = ()  # settings of a synthetic set
     trained_on: str | None = None  # fig6: another set than the study's, which is probed then

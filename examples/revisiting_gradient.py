@@ -32,11 +32,11 @@ class Config(revisiting.Config):
     # ---- optimisation
     deit_lr: float = 0.05
     adam_lr: float = 0.001  # not stated; ours
-    momentum_lr: float = 0.01
+    momentum_lr: float = 0.01  # "unless otherwise specified"; Nesterov's .9: ours
     # ---- lengths and deficits
     epochs: int = 200
     deit_epochs: int = 100
-    long_deficit: int = 50
+    long_deficit: int = 50  # of a VGG: the net of fig4 is not stated; ours
     short_deficit: int = 25
     late_window: tuple = (50, 100)
     # ---- measuring

@@ -57,8 +57,8 @@ OPTIONS = {  # flag -> keywords of add_argument
     ),
     "--workers": dict(
         type=int,
-        help="processes that share the work on this machine (default: at quick and evening scale on a CPU"
-        " one per core, else one; not with --shard)",
+        help="processes that share the work on this machine (default: at quick and evening scale on"
+        " a CPU one per core, else one; not with --shard)",
     ),
     "--threads": dict(
         type=int, help="CPU threads of each process (default: 1; at paper scale PyTorch's)"
@@ -424,7 +424,7 @@ def command_line(main):
     except (ValueError, ArithmeticError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped; what was measured is on disk, and the same command goes on from here")
+        sys.exit("\nstopped; the same command goes on from here, at most half a minute back")
 
 
 def parse(script, panels, configs, argv, options):
