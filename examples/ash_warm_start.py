@@ -40,7 +40,7 @@ CONFIGS = ash.configs(
     Config, shapes=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(375, 750)),
     cifar10=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(750, 1500)),
     textures=dict(few=(1, 5), longer=20, batch_sizes=(100,), sizes=(375, 750)),
-    smoke=dict(few=(1,), tested=1, longer=2, batch_sizes=(100,), rates=(0.003,), sizes=(100,)),
+    smoke=dict(few=(1,), tested=1, longer=2, batch_sizes=(100,), rates=(0.003,), sizes=(300,)),
 )
 NETS = {"": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}
 

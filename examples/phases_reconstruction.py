@@ -35,8 +35,9 @@ def phases_fig1(study):
     place = study.config.linear_least
     dips, found, axes = dips_of(study.results, "linear", keys, dict.fromkeys(keys, place))
     fall, loss = dips["loss"][0].values, axes[1].curves[0]
-    early = loss.values[:, 0] - phases.at(loss, place // 8)
-    constant = Effect(f"of the fall by step {place // 8}", early / np.maximum(fall, phases.LEAST),
+    eighth = max(place // 8, 1)
+    early = loss.values[:, 0] - phases.at(loss, eighth)
+    constant = Effect(f"of the fall by step {eighth}", early / np.maximum(fall, phases.LEAST),
                       within=0.1)
     claim = "reconstruction from a linear classifier is constant at first, falls, then rises"
     gate = trained_gate(study, "linear")

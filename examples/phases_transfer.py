@@ -83,8 +83,8 @@ def phases_probe_peak(study):
 
     Steps are powers of two; the places are each seed's own. Effects: doublings from the least loss
     to the probe's peak, within 2; from the probe's peak to the classifier's best test accuracy,
-    least 1; and fig6's two, without which it has no peak. Scope as fig6; a frozen probe, no
-    fine-tuning.
+    least 1; and fig6's two, without which it has no peak: where ``probe_best`` is the first or the
+    last measured step, one of them is 0. Scope as fig6; a frozen probe, no fine-tuning.
     """
     results, curves, places = study.results, [], []
     keys = (("probe_1", 1, "probe"), ("loss_1", -1, "reconstruction loss"),

@@ -120,7 +120,7 @@ def period_panel(study, net, period):
         claim=f"the Fisher trace surges while the deficit lasts (period {period})",
         effects=[rise, surge], gate=untrained(final[:, 0], study.classes),
         finding=f"{rise}; {surge} ({np.exp(surge.mean):.2g} times), {clean}; {lost}",
-        printed=PRINTED[net],
+        printed=PRINTED[net] * (period == 2),
         axes=[
             Axes(TRACE, trace, log=True, **spans), Axes(f"{BITS}, per logit", shown, **spans),
             Axes(f"{BITS}, other readings", readings, **spans, figure="readings"),
@@ -173,8 +173,10 @@ def revisiting_fig2(study):
         correct = study.results.final("accuracy", [f"{net} first {d}" for d in durations])
         lost = correct[:, :1] - correct  # (seeds, durations)
         normal.append(correct[:, 0])
-        blurred = dict(low=0, high=durations[-1])
-        epochs, bits = study.results.curve(SHOWN, f"{net} first {durations[-1]}", **blurred)
+        blurred, longest = dict(low=1, high=durations[-1]), f"{net} first {durations[-1]}"
+        epochs, bits = study.results.curve(SHOWN, longest, **blurred)
+        untrained_bits = study.results.at(f"{SHOWN}_blurred", longest, [0])
+        epochs, bits = [0, *epochs], np.concatenate([untrained_bits, bits], 1)
         impairment.append(Curve(net, durations, lost))
         information.append(Curve(net, epochs, bits))
         # where the peaks are
@@ -346,6 +348,10 @@ def main(argv=None):
         often = epoch <= 3 * c.period or epoch % c.measure_every == 0
         if followed & set(names) and often:
             values |= measure(study, run.setup, state)
+        if epoch == 0:  # fig2 begins with the untrained net
+            x = c.blur(run.setup.x[: c.information_examples])
+            bits = binned_mutual_information(predict(state.model, x), SHOWN)
+            values[f"{SHOWN}_blurred"] = bits
         study.log.add(run.seed, names, epoch, **values)
     study.finish()
 

@@ -5,10 +5,15 @@ import math
 
 import numpy as np
 
+from theory.checks import real, whole
+
 
 def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
     """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins
     + 2,), "drop" (bins,), conditional on being inside."""
+    real(above=0, scale=scale)
+    whole(1, bins=bins)
+    real(above=0, width=high - low)
     edges = np.linspace(low, high, bins + 1)
     cdf = np.array([0.5 * math.erfc(-edge / (scale * math.sqrt(2))) for edge in edges])
     inner = np.diff(cdf)
@@ -35,6 +40,7 @@ def gaussian_binned_entropy(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
 def gaussian_plug_in_error(scale, examples, bins=30):
     """Standard error in bits of the plug-in entropy of that many clipped values t ~ N(0, scale^2):
     sqrt((sum q log^2 q - (sum q log q)^2) / n)."""
+    whole(1, examples=examples)
     q = gaussian_bin_probabilities(scale, bins)
     q = q[q > 1e-300]
     return math.sqrt(((q * np.log2(q) ** 2).sum() - (q * np.log2(q)).sum() ** 2) / examples)
@@ -42,6 +48,7 @@ def gaussian_plug_in_error(scale, examples, bins=30):
 
 def binary_channel_information(error):
     """I(X;Y) in bits of a fair bit that is flipped with probability ``error``: 1 - H_2(error)."""
+    real(0, 1, error=error)
     return (
         1.0
         if error in (0, 1)

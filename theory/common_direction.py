@@ -8,10 +8,14 @@ is the gradient of the cross-entropy in W_l F_{l-1}, so that one plain step chan
 
 import numpy as np
 
+from theory.checks import real, shaped, whole
+
 
 def relu_net_pass(weights, x, label):
     """Forward and backward pass of one example x (d,) -> (features [F_0 .. F_{L-1}], deltas
     [delta_1 .. delta_L], loss); weights: list of (h, d)."""
+    shaped(1, x=x)
+    whole(0, label=label)
     features, gates = [np.asarray(x, dtype=np.float64)], []
     for w in weights[:-1]:
         z = w @ features[-1]
@@ -30,12 +34,16 @@ def relu_net_pass(weights, x, label):
 def split_along(w, c):
     """(V, eps) with W = C V' + eps' and eps C = 0, for W (h, d), C (h,): V = W'C / C'C and eps =
     W' (I - CC'/C'C) (d, h), the decomposition of least |eps|_F. Lemma 1 for a change of W."""
+    shaped(2, w=w)
+    shaped(1, c=c)
     v = w.T @ c / (c @ c)
     return v, w.T - np.outer(v, c)
 
 
 def printed_residual(w, c):
     """eps as Lemmas 1 and 2 print it: W' - (CC'/C'C) W', which exists for h = d alone."""
+    shaped(2, w=w)
+    shaped(1, c=c)
     return w.T - np.outer(c, c) / (c @ c) @ w.T
 
 
@@ -47,6 +55,8 @@ def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
     step; w_next: another one in its place, with which the parts do not sum to the step. The printed
     factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
     """
+    whole(0, layer=layer)
+    real(lr=lr)
     features, deltas, _ = relu_net_pass(weights, x, label)
     own, above = features[layer], features[layer + 1]
     gate = (weights[layer] @ own > 0).astype(float)
@@ -65,6 +75,7 @@ def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
 def theorem2_product(w, c, delta, feature):
     """cos(dV, F) cos(V, dF) for a step on one example, dF = -W'delta: sgn(C'delta) cos(V, W'delta)
     whatever F is, as long as it is not 0."""
+    shaped(1, delta=delta, feature=feature)
     v, _ = split_along(w, c)
     dv = -(c @ delta) / (c @ c) * feature
     change = -w.T @ delta
@@ -78,6 +89,7 @@ def theorem2_product(w, c, delta, feature):
 def theorem2_holds(w, c, delta):
     """The exact condition for a product >= 0: |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta, for a
     unit C. The printed one, "sigma_max(eps) small enough", is neither needed nor enough."""
+    shaped(1, delta=delta)
     v, eps = split_along(w, c)
     along = c @ delta
     return (v @ v) * abs(along) >= -np.sign(along) * (v @ eps @ delta)
@@ -89,6 +101,8 @@ def null_frequency(h, d, nodes=20_001):
 
     The angle a has density in proportion to sin(a)^(d-1) cos(a)^(h-2). h, d >= 2.
     """
+    whole(2, h=h, d=d)
+    whole(3, nodes=nodes)
     if h < 2 or d < 2:
         raise ValueError(f"h and d must be at least 2, got {h} and {d}")
     a = np.linspace(0, np.pi / 2, nodes)[1:-1]
@@ -100,6 +114,8 @@ def null_frequency(h, d, nodes=20_001):
 def theorem3_share(w, c, deltas):
     """Theorem 3 says that the sign of C'delta(x) is one for all examples of a category; it is an
     assumption. The share of the majority's sign, deltas (n, h)."""
+    shaped(2, deltas=deltas)
+    shaped(1, c=c)
     signs = np.sign(deltas @ c)
     return float(max((signs > 0).mean(), (signs < 0).mean()))
 
@@ -107,6 +123,8 @@ def theorem3_share(w, c, deltas):
 def gaussian_clusters(rng, classes=8, each=20, d=24, spread=0.5):
     """Data for ``two_phases``: (x (classes * each, d), labels), Gaussian clusters of deviation
     ``spread`` around Gaussian centres of deviation 1."""
+    whole(1, classes=classes, each=each, d=d)
+    real(0, spread=spread)
     centres, labels = rng.normal(size=(classes, d)), np.repeat(np.arange(classes), each)
     return centres[labels] + spread * rng.normal(size=(len(labels), d)), labels
 
@@ -117,6 +135,10 @@ def two_phases(weights, x, labels, lr, steps, layer):
 
     weights: list of (h, d), not changed; x (n, d); layer from 1. A feature of zeros has cosine 0.
     """
+    shaped(2, x=x)
+    whole(0, steps=steps)
+    whole(1, layer=layer)
+    real(above=0, lr=lr)
     weights, one_hot = [w.copy() for w in weights], np.eye(len(weights[-1]))[labels]
     apart = labels[:, None] != labels[None, :]
     losses, cosines = [], []

@@ -13,6 +13,8 @@ learned, nothing happens.
 
 import numpy as np
 
+from theory.checks import real, whole
+
 
 def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start=0.01):
     """Euler steps of the two equations; b does not learn for gate[0] <= t < gate[1]. strength
@@ -20,6 +22,9 @@ def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start
 
     -> (K_a, K_b), each (steps + 1, modes).
     """
+    whole(2, depth=depth)
+    real(0, strength=strength, gate=gate)
+    real(above=0, duration=duration, dt=dt, start=start)
     strength = np.atleast_1d(np.asarray(strength, dtype=np.float64))
     if depth < 2 or dt <= 0 or duration < dt or start <= 0:
         raise ValueError(
@@ -41,6 +46,8 @@ def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start
 def early_gate_limit(strength, start=0.01):
     """(K_a, K_b) after an early gate that lasts until a has learned the mode:
     (S - start, start)."""
+    real(0, strength=strength)
+    real(above=0, start=start)
     return strength - start, start
 
 

@@ -10,6 +10,8 @@ memorised, so those examples never count again; an ideal one keeps the features 
 
 import numpy as np
 
+from theory.checks import real, whole
+
 
 def learn(has, learned, memorised, enough, needed):
     """One stage of training -> (learned (K,), memorised (n,), features newly learned).
@@ -51,6 +53,8 @@ def two_stages(has, first, arm, enough, needed, keep=1.0):
 def chance_to_fit(frequencies, learned, needed):
     """Probability that a new example, with each feature independently at its frequency (K,), has at
     least ``needed`` of the learned ones: exact, by convolution."""
+    real(0, 1, frequencies=frequencies)
+    whole(0, needed=needed)
     counts = np.ones(1)
     for p in np.asarray(frequencies, dtype=float)[learned]:
         counts = np.convolve(counts, [1 - p, p])

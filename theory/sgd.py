@@ -12,6 +12,8 @@ E |grad|^2: it takes the square of a mean for the mean of a square.
 
 import numpy as np
 
+from theory.checks import real, shaped, whole
+
 
 def quadratic_moments(h, s2, m0, lr, steps):
     """Loss sum h_i (theta - theta*)_i^2 / 2, gradient h (theta - theta*) + noise N(0, diag s2),
@@ -26,6 +28,8 @@ def quadratic_moments(h, s2, m0, lr, steps):
     ValueError: shapes, h or s2 negative, a zero gradient at
     the start.
     """
+    whole(0, steps=steps)
+    real(lr=lr, h=h, s2=s2, m0=m0)
     h, s2, m = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (h, s2, m0))
     if not h.shape == s2.shape == m.shape or h.ndim != 1:
         raise ValueError(
@@ -54,6 +58,9 @@ def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
     variance.
     Trapezoidal rule in log x, which converges exponentially for this integrand.
     """
+    whole(2, nodes=nodes)
+    shaped(1, mu=mu, variance=variance, s2=s2)
+    real(0, variance=variance, s2=s2)
     scale = (mu**2 + variance).sum()
     if scale == 0:
         return np.nan  # the direction of a zero gradient
@@ -75,6 +82,9 @@ def interpolating_moments(dim, batch, lr, steps):
     (1 + 2/B) r^t with r = 1 - 2 lr + lr^2 (1 + (dim + 1)/B). All vanish iff lr < 2 / (1 + (dim +
     1)/B), the strong-growth condition.
     """
+    whole(1, dim=dim, batch=batch)
+    whole(0, steps=steps)
+    real(lr=lr)
     if dim < 1 or batch < 1:
         raise ValueError(f"dim and batch must be at least 1, got {dim} and {batch}")
     growth = 1 + (dim + 1) / batch
@@ -85,18 +95,25 @@ def interpolating_moments(dim, batch, lr, steps):
 def gradient_floor(lr, smoothness, variance):
     """Limit of E|grad|^2 at a constant learning rate, H = M I, noise of total variance sigma^2:
     M lr sigma^2 / (2 - M lr)."""
+    real(above=0, smoothness=smoothness)
+    real(0, lr=lr, variance=variance)
     return smoothness * lr * variance / (2 - smoothness * lr)
 
 
 def printed_floor(lr, smoothness, variance):
     """What Eq. 20 leaves over for T -> infinity, and then drops: M sigma^2 lr. Below the true
     floor as soon as lr > 1/M."""
+    real(above=0, smoothness=smoothness)
+    real(0, lr=lr, variance=variance)
     return smoothness * variance * lr
 
 
 def theorem1_bound(loss_gap, lr, smoothness, variance, steps):
     """Corrected Theorem 1: mean over t <= T of E|grad|^2 <= [(l_1 - inf l) / (lr T) + M lr
     sigma^2 / 2] / (1 - M lr / 2), lr < 2/M."""
+    real(above=0, smoothness=smoothness, steps=steps)
+    real(0, variance=variance)
+    real(lr=lr, loss_gap=loss_gap)
     if not 0 < lr < 2 / smoothness:
         raise ValueError(f"lr must lie in (0, {2 / smoothness}), got {lr}")
     return (loss_gap / (lr * steps) + smoothness * lr * variance / 2) / (1 - smoothness * lr / 2)
@@ -105,6 +122,9 @@ def theorem1_bound(loss_gap, lr, smoothness, variance, steps):
 def strong_growth_bound(loss_gap, lr, smoothness, growth):
     """Corrected Theorem 2: if E|g|^2 <= growth |grad|^2 and lr < 2/(growth M), then sum_t
     E|grad|^2 <= this, so all three norms vanish."""
+    real(above=0, smoothness=smoothness, growth=growth)
+    real(0, loss_gap=loss_gap)
+    real(lr=lr)
     if not 0 < lr < 2 / (growth * smoothness):
         raise ValueError(f"lr must lie in (0, {2 / (growth * smoothness)}), got {lr}")
     return loss_gap / (lr * (1 - smoothness * growth * lr / 2))
@@ -117,6 +137,8 @@ def minibatch_second_moment(gradients, batch, replacement=False):
     The last factor belongs to drawing without replacement. At B = 1 it is the trace of the
     empirical Fisher information.
     """
+    shaped(2, gradients=gradients)
+    whole(1, batch=batch)
     gradients = np.asarray(gradients, dtype=np.float64)
     n = len(gradients)
     if not 1 <= batch <= n:

@@ -7,10 +7,13 @@ sparse-training paper, Appendix A.
 
 import numpy as np
 
+from theory.checks import real, shaped, whole
+
 
 def softmax_fisher_matrix(x, p):
     """F = E_x (diag p - p p') kron x x' for logits W x, W (C, d) flattened by rows; x (n, d), p
     (n, C) -> (C d, C d). Also the Hessian of the cross-entropy, for any labels."""
+    shaped(2, x=x, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
     return np.mean(
@@ -21,6 +24,7 @@ def softmax_fisher_matrix(x, p):
 def softmax_fisher_trace(x, p):
     """Tr F = E_x (1 - |p|^2) |x|^2; x (n, d), p (n, C) -> float. Largest, for given
     x, at uniform p."""
+    shaped(2, x=x, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
     return float(((1 - (p**2).sum(1)) * (x**2).sum(1)).mean())
@@ -29,6 +33,8 @@ def softmax_fisher_trace(x, p):
 def sampled_label_variance(x, p):
     """Variance over y ~ p of one example's |grad log p(y|x)|^2: 4 |x|^4 (sum p^3 - (sum p^2)^2);
     x (d,), p (C,)."""
+    shaped(1, x=x, p=p)
+    real(0, 1, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     return float(4 * (x @ x) ** 2 * ((p**3).sum() - (p**2).sum() ** 2))
 
@@ -36,6 +42,7 @@ def sampled_label_variance(x, p):
 def kl_divergence(p, q):
     """KL(p || q) = sum p log(p / q) in nats over the last axis; p, q (..., C) -> (...); 0 log 0
     = 0. Per example, not averaged."""
+    real(p=p, q=q)
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     if p.shape != q.shape or any(
         (v < 0).any() or not np.allclose(v.sum(-1), 1, atol=1e-6) for v in (p, q)
@@ -50,6 +57,8 @@ def label_noise_limit(classes, noise):
     """Tr F at the optimum for one-hot inputs whose label is wrong with probability ``noise``
     (uniform over the others): 1 - (1 - noise)^2 - noise^2 / (classes - 1). Theorem 1 says 0;
     here the gradient is 0 and this is not, without any gradient noise."""
+    whole(2, classes=classes)
+    real(0, 1, noise=noise)
     return 1 - (1 - noise) ** 2 - noise**2 / (classes - 1)
 
 
@@ -60,6 +69,9 @@ def separable_quantities(delta, l, d, k):
     Separable data: Tr F ~ 2(l - 1)/(lr t), but the empirical trace and |grad|^2 ~ 1/t^2, so Tr F /
     |grad|^2 grows like t.
     """
+    whole(2, l=l)
+    real(above=0, d=d, k=k)
+    real(0, delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
     trace, empirical, root = (np.zeros_like(delta) for _ in range(3))
     for v in (1, k):
@@ -77,6 +89,7 @@ def two_layer_fisher(z):
     Rises from 0, falls back to 0: "memorise, then forget" without any memory. Maximum where z
     tanh(z/2) = 1. Depth 1 has p (1 - p), which only falls.
     """
+    real(z=z)
     z = np.asarray(z, dtype=np.float64)
     p = 1 / (1 + np.exp(-z))
     return 2 * z * p * (1 - p)
@@ -89,6 +102,7 @@ def student_t_location_information(degrees):
     Proposition 1 reads a larger F as less uncertainty. t_3 has F = 2/3 and variance 3; a normal of
     variance 2 has F = 1/2: more information and more variance. 1/F is only a lower bound.
     """
+    real(above=0, degrees=degrees)
     return (degrees + 1) / (degrees + 3)
 
 

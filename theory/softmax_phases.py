@@ -11,13 +11,20 @@ decoder from the softmax outputs q.
 
 import numpy as np
 
+from theory.checks import real, shaped, whole
+
 
 def _check(l, d, k):
+    whole(2, l=l)
+    whole(1, d=d)
+    real(1, k=k)
     if l < 2 or d < l or d % l or k < 1:
         raise ValueError(f"need l >= 2, d a multiple of l, k >= 1; got l = {l}, d = {d}, k = {k}")
 
 
 def _check_run(lr, steps):
+    whole(0, steps=steps)
+    real(above=0, lr=lr)
     if lr <= 0 or steps < 0:
         raise ValueError(f"need lr > 0 and steps >= 0, got {lr} and {steps}")
 
@@ -62,6 +69,8 @@ def full_matrix(l, d, k, lr, steps, w0=None):
 def outputs(delta, l, v):
     """q_v: softmax output of the own class for an example of strength v (1 or k): e^(v Delta) /
     (e^(v Delta) + l - 1)."""
+    whole(2, l=l)
+    real(delta=delta, v=v)
     return 1 / (1 + (l - 1) * np.exp(-v * np.asarray(delta, dtype=np.float64)))
 
 
@@ -74,6 +83,7 @@ def _excess(delta, l, v):
 def output_ratio(delta, l, k):
     """rho = u_k / u_1, how far apart strong and weak examples are in the outputs: k as Delta ->
     0, 1 as Delta -> infinity."""
+    real(delta=delta)
     _check(l, l, k)
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
     return np.where(weak == 0, float(k), strong / np.where(weak == 0, 1.0, weak))
@@ -82,6 +92,8 @@ def output_ratio(delta, l, k):
 def input_variance(l, k):
     """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) -
     ((1 + k)/(2l))^2."""
+    whole(2, l=l)
+    real(1, k=k)
     return (1 + k**2) / (2 * l) - ((1 + k) / (2 * l)) ** 2
 
 
@@ -116,6 +128,10 @@ def noisy_output_loss(delta, l, k, tau):
 
     Finite precision is what makes the flat first phase; without it R falls at the first step.
     """
+    whole(2, l=l)
+    real(1, k=k)
+    real(0, tau=tau)
+    real(delta=delta)
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
     covariance = (weak + k * strong) / (2 * l)
     variance = (weak**2 + strong**2) / (2 * (l - 1))
@@ -127,6 +143,10 @@ def noisy_output_loss(delta, l, k, tau):
 def logit_loss(delta, l, k, tau):
     """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the
     increase belongs to the softmax outputs."""
+    whole(2, l=l)
+    real(1, k=k)
+    real(above=0, tau=tau)
+    real(delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
     second, w = (1 + k**2) / 2, (k - 1) ** 2 / 4
     return (
@@ -138,6 +158,8 @@ def logit_loss(delta, l, k, tau):
 def stage_boundaries(l, k):
     """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l -
     1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
+    whole(2, l=l)
+    real(1, k=k)
     return np.log(l - 1) / k, np.log(l - 1)
 
 
@@ -157,6 +179,10 @@ def second_minimum(l, k):
 def flow_time(delta, l, d, k, lr, nodes=20_001):
     """Steps of gradient flow from 0 to Delta: (2l / lr d) int_0^Delta ds / sum_v v/(e^(v s) + l
     - 1), by Simpson's rule."""
+    _check(l, d, k)
+    real(above=0, lr=lr)
+    real(0, delta=delta)
+    whole(3, nodes=nodes)
     s = np.linspace(0, delta, nodes)
     slowness = 1 / sum(v / (np.exp(np.minimum(v * s, 700)) + l - 1) for v in (1, k))
     weights = np.where(np.arange(nodes) % 2 == 1, 4.0, 2.0)
@@ -171,6 +197,9 @@ def single_logit_loss(delta, l, k):
     At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too,
     but of order 1/l^2, not 1/l.
     """
+    whole(2, l=l)
+    real(1, k=k)
+    real(delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
     f, g, first, second = (1 + (l - 1) * delta) / l, (1 - delta) / l, (1 + k) / 2, (1 + k**2) / 2
     covariance = second * f / l - first**2 / l**2
@@ -185,6 +214,9 @@ def optimal_line(delta, l, k):
     -> (outputs q (4,), attributes x (4,) = 0, 0, 1, k, decoded x (4,), mean squared error). The
     first two are weak and strong examples of the other classes.
     """
+    whole(2, l=l)
+    real(1, k=k)
+    real(above=0, delta=delta)
     weak, strong = float(outputs(delta, l, 1)), float(outputs(delta, l, k))
     q = np.array([(1 - weak) / (l - 1), (1 - strong) / (l - 1), weak, strong])
     x, share = np.array([0, 0, 1, k]), np.array([l - 1, l - 1, 1, 1]) / (2 * l)
@@ -200,6 +232,8 @@ def fitted_losses(weights, k):
 
     -> (R from all outputs q, R from each class's own output q_c), means over attributes.
     """
+    shaped(2, weights=weights)
+    real(1, k=k)
     l, d = weights.shape
     weak = np.repeat(np.eye(l), d // l, axis=1)
     x = np.concatenate([weak, k * weak])

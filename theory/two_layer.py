@@ -9,9 +9,12 @@ Appendix A of "Generalization and memorization in sparse neural networks".
 
 import numpy as np
 
+from theory.checks import real, shaped
+
 
 def two_layer_probabilities(a, b, x):
     """softmax(B tanh(A x)) for x (n, d) -> (n, C)."""
+    shaped(2, a=a, b=b, x=x)
     z = np.tanh(x @ a.T) @ b.T
     e = np.exp(z - z.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
@@ -20,6 +23,7 @@ def two_layer_probabilities(a, b, x):
 def two_layer_jacobian(a, b, x):
     """d z_c / d theta for each example -> (n, C, p): dz_c/dA_ji = B_cj (1 - t_j^2) x_i, and
     dz_c/dB_ek = t_k if e = c."""
+    shaped(2, a=a, b=b, x=x)
     t = np.tanh(x @ a.T)
     by_a = np.einsum("cj,nj,ni->ncji", b, 1 - t**2, x)
     by_b = np.einsum("ce,nk->ncek", np.eye(len(b)), t)
@@ -33,6 +37,7 @@ def two_layer_output_hessians(a, b, x):
     d^2 z_c / dA_ji dA_jm = -2 B_cj t_j (1 - t_j^2) x_i x_m, d^2 z_c / dA_ji dB_cj = (1 - t_j^2)
     x_i, all else 0.
     """
+    shaped(2, a=a, b=b, x=x)
     (h, d), classes, n = a.shape, len(b), len(x)
     t = np.tanh(x @ a.T)
     slope = 1 - t**2
@@ -59,6 +64,7 @@ def two_layer_hessian(a, b, x, targets):
 
     With targets = p it is -E_model of the Hessian of log p, and equals F: Lemma A.1.
     """
+    shaped(2, targets=targets)
     residual = two_layer_probabilities(a, b, x) - targets
     rest = np.einsum("nc,ncab->ab", residual, two_layer_output_hessians(a, b, x)) / len(x)
     return two_layer_fisher_matrix(a, b, x) + rest
@@ -71,5 +77,7 @@ def square_net_gap(theta):
     "H ~ F for a well-trained net" since the loss, and with it H - F, vanishes. F vanishes as fast:
     the gap falls like 1 / log(1 / loss), .110 at a loss of .01, .027 at 1e-8.
     """
+    real(theta=theta)
+    real(above=0, size=np.abs(theta))
     z = np.asarray(theta, dtype=np.float64) ** 2
     return -(1 + np.exp(-z)) / (2 * z)

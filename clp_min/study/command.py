@@ -77,7 +77,7 @@ OPTIONS = {  # flag -> keywords of add_argument
     ),
     "--csv": dict(action="store_true", help="write what is drawn as PANEL.csv too"),
     "--set": dict(
-        nargs="+", metavar="NAME=VALUE", default=[],
+        nargs="+", action="extend", metavar="NAME=VALUE", default=[],
         help="change settings of the script's Config, like lr=0.1; a variant of its own",
     ),
     "--list": dict(action="store_true", help="list every script with its panels, and stop"),
@@ -380,6 +380,8 @@ class Study:
             if path.exists():
                 panel = Panel.from_dict(json.loads(path.read_text()))
                 print("drew", *draw_files(panel, path, self.arguments.format))
+                if self.arguments.csv:
+                    write_csv(path.with_suffix(".csv"), json.loads(path.read_text()))
             else:
                 print(f"{path} does not exist: run without --plot first")
 
@@ -476,13 +478,11 @@ def _changed(config, settings):
         if name not in asdict(config):
             names = ", ".join(sorted(asdict(config)))
             raise ValueError(f"--set {text}: there is no setting {name!r}; there are: {names}")
-        old = getattr(config, name)
-        try:
+        old, new = getattr(config, name), value
+        with contextlib.suppress(ValueError, SyntaxError):  # else it stays text
             new = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            new = None
         new = float(new) if isinstance(old, float) and type(new) is int else new
-        if new is None or callable(old) or old is not None and type(new) is not type(old):
+        if callable(old) or None not in (old, new) and type(new) is not type(old):
             raise ValueError(f"--set {text}: {name} is {old!r} here, set a value of that kind")
         config = replace(config, **{name: new})
     return config
@@ -529,7 +529,7 @@ def scales(Config, quick, smoke, paper, evening=None):
 def _variant(arguments, options):
     """The notes of the options given, for the name of the results' folder."""
     notes = [f"n{arguments.train_size}"] * bool(arguments.train_size)
-    notes += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
+    notes += [re.sub(r"[^\w.=+-]+", "_", text) for text in arguments.set]
     for flag, _, note in options:
         given = getattr(arguments, flag.lstrip("-").replace("-", "_"))
         if given not in (None, False):

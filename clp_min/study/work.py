@@ -312,12 +312,14 @@ def locked(path):
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             file.close()
             raise ValueError(
                 f"another process works on this study in {path.parent}: wait for it, or give"
                 " another --out"
             ) from None
+        except OSError:  # a file system without locks
+            pass
     return file
 
 
