@@ -70,9 +70,9 @@ def achille_recovery(study):
 
     Effects: points that early blur is behind after the longest budget, least 5 (a number of epochs
     "beyond which performance will never recover"); its exponent, within .25: the gap neither closes
-    nor grows; and points that it is behind more than late blur, and than an early flip, least 1 each. Points that
-    early blur gains on blurred test images are printed. Scope: this set, net and rate; eight times
-    a budget is not an unlimited one.
+    nor grows; and points that it is behind more than late blur, and than an early flip, least 1
+    each. Points that early blur gains on blurred test images are printed. Scope: this set, net and
+    rate; eight times a budget is not an unlimited one.
     """
     c, found, blurred = study.config, gaps(study), gaps(study, "accuracy_blurred")
     last, rule = budgets(c)[-1], dict(step=study.step())

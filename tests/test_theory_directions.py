@@ -135,8 +135,8 @@ def test_theorem3_share__is_an_assumption():
     not; nothing in the proof makes them so."""
     rng = np.random.default_rng(0)
     c, alike = rng.normal(size=9), rng.normal(size=9)
-    assert theorem3_share(None, c, alike + 0.01 * rng.normal(size=(50, 9))) == 1.0
-    assert theorem3_share(None, c, rng.normal(size=(4000, 9))) < 0.55
+    assert theorem3_share(c, alike + 0.01 * rng.normal(size=(50, 9))) == 1.0
+    assert theorem3_share(c, rng.normal(size=(4000, 9))) < 0.55
 
 
 def test_two_phases__is_autograds_descent():

@@ -13,6 +13,7 @@ def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip
     + 2,), "drop" (bins,), conditional on being inside."""
     real(above=0, scale=scale)
     whole(1, bins=bins)
+    real(low_edge=low, high_edge=high)
     real(above=0, width=high - low)
     edges = np.linspace(low, high, bins + 1)
     cdf = np.array([0.5 * math.erfc(-edge / (scale * math.sqrt(2))) for edge in edges])

@@ -111,7 +111,7 @@ def null_frequency(h, d, nodes=20_001):
     return 0.5 + float((a * density).sum() / density.sum()) / np.pi
 
 
-def theorem3_share(w, c, deltas):
+def theorem3_share(c, deltas):
     """Theorem 3 says that the sign of C'delta(x) is one for all examples of a category; it is an
     assumption. The share of the majority's sign, deltas (n, h)."""
     shaped(2, deltas=deltas)

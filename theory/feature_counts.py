@@ -18,6 +18,8 @@ def learn(has, learned, memorised, enough, needed):
 
     has (n, K) booleans; learned (K,), memorised (n,): what is so from before; neither is changed.
     """
+    whole(1, enough=enough)
+    whole(0, needed=needed)
     learned, start = learned.copy(), int(learned.sum())
     while True:
         fitted = memorised | (has[:, learned].sum(1) >= needed)
@@ -35,6 +37,10 @@ def two_stages(has, first, arm, enough, needed, keep=1.0):
     forgotten), "shrink": what was learned from c examples, with c * keep < 1, is forgotten; a
     memory is of one, so that keep < 1 forgets all memories and only the rarest features.
     """
+    whole(0, first=first)
+    whole(1, enough=enough)
+    whole(0, needed=needed)
+    real(0, 1, keep=keep)
     n, k = has.shape
     nothing = np.zeros(k, bool), np.zeros(n, bool)
     learned, memorised = nothing

@@ -111,7 +111,8 @@ def printed_floor(lr, smoothness, variance):
 def theorem1_bound(loss_gap, lr, smoothness, variance, steps):
     """Corrected Theorem 1: mean over t <= T of E|grad|^2 <= [(l_1 - inf l) / (lr T) + M lr
     sigma^2 / 2] / (1 - M lr / 2), lr < 2/M."""
-    real(above=0, smoothness=smoothness, steps=steps)
+    real(above=0, smoothness=smoothness)
+    whole(1, steps=steps)
     real(0, variance=variance)
     real(lr=lr, loss_gap=loss_gap)
     if not 0 < lr < 2 / smoothness:

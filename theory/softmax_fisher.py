@@ -70,7 +70,8 @@ def separable_quantities(delta, l, d, k):
     |grad|^2 grows like t.
     """
     whole(2, l=l)
-    real(above=0, d=d, k=k)
+    whole(1, d=d)
+    real(above=0, k=k)
     real(0, delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
     trace, empirical, root = (np.zeros_like(delta) for _ in range(3))
