@@ -59,7 +59,7 @@ def achille_window(study):
         finding=f"{c.window} epochs from {c.peak} on cost {least(effects)} (loss by onset:"
         f" {costs})",
         axes=[Axes(y, [Curve("against all sharp, same total", c.onsets, lost)], x=ONSET,
-                   spans=[[0, fifth]])],
+                   spans=[[0, fifth]], shaded="the first fifth")],
         caption=f"{c.clean} sharp epochs after every window",
     )
 

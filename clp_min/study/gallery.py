@@ -101,7 +101,8 @@ def figure_table(results, folder):
         changes = "; ".join(would_change(result["verdict"], result))
         word = f"**{result['verdict']}**" + f" ({changes})" * bool(changes)
         text = f"{word}: *{plain(result['claim'])}.* {words}"
-        text += f". *The paper, at its scale: {plain(result['printed'])}.*" * ("printed" in result)
+        if result.get("printed"):
+            text += f". *The paper, at its scale: {plain(result['printed'])}.*"
         link = f"[{script}](../{script})" if script else ""
         cells = [
             f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,

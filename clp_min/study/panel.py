@@ -183,9 +183,9 @@ def exact_curves(x, curves):
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """One pair of axes. ``spans``: stretches of x that are shaded; ``figure``: drawn in a figure of
-    its own with the other axes of that name; ``epoch``: where x is steps, how many an epoch has,
-    for a second scale."""
+    """One pair of axes. ``spans``: stretches of x that are shaded, and ``shaded``, what they are;
+    ``figure``: drawn in a figure of its own with the other axes of that name; ``epoch``: where x is
+    steps, how many an epoch has, for a second scale."""
 
     y: str
     curves: list
@@ -196,6 +196,7 @@ class Axes:
     kind: str = "line"
     figure: str = ""
     epoch: float = 0.0
+    shaded: str = "the deficit"
 
     def __post_init__(self):
         if self.kind not in KINDS or not self.curves:
@@ -284,7 +285,7 @@ class Panel:
             | {"verdict": e.word(k), "agreeing": e.agreeing(), "values": e.values}
             for e in self.effects
         ]
-        settings = ("x", "y", "log", "log_x", "spans", "kind", "figure", "epoch")
+        settings = ("x", "y", "log", "log_x", "spans", "kind", "figure", "epoch", "shaded")
         return {
             "panel": self.name,
             "claim": self.claim,

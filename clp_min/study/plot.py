@@ -141,8 +141,8 @@ def _note(panel, axes):
     n = max(len(curve.values) for one in axes for curve in one.curves)
     if n > 1:
         parts.append(f"n = {n} {'repetitions' if panel.statement else 'seeds'}, mean ± s.e.")
-    shaded = any(len(one.spans) for one in axes)
-    parts += ["grey: the deficit"] * shaded + [panel.caption]
+    shaded = dict.fromkeys(f"grey: {one.shaded}" for one in axes if len(one.spans))
+    parts += [*shaded, panel.caption]
     parts += would_change(panel.verdict, panel.details())
     return " · ".join(part for part in parts if part)
 
