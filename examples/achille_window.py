@@ -7,8 +7,6 @@ of the same total length.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from clp_min.deficits import images
 from clp_min.schedule import Phase
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
