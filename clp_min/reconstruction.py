@@ -94,9 +94,7 @@ def _ridge(features, target, ridges):
     return vectors @ (best[1][:, None] * projected)
 
 
-def reconstruction_loss(
-    features, x, test_features, test_x, ridges=RIDGES, standardise=True
-):
+def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES, standardise=True):
     """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n,
     ...)): sum |x - x^|^2 / sum |x - mean x|^2.
 

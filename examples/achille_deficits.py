@@ -7,8 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from clp_min import deficits
-from clp_min.deficits import images, labels, noise_images, permute_labels, vertical_flip
+from clp_min.deficits import (
+    downsample_blur, gaussian_blur, images, labels, noise_images, permute_labels, pooled_blur,
+    vertical_flip,
+)
 from clp_min.schedule import Phase, new_training_run, restart_learning_rate
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import untrained
@@ -22,15 +24,15 @@ class Config(achille.Config):
     clean: int = 160  # epochs after it; ours, as in the main job
     pretraining: tuple = (0, 10, 100)  # epochs of pre-training on blurred images; ours
     # 32 -> 16 -> 32; ours
-    weak_blur: Callable = partial(deficits.downsample_blur, size=16, antialias=True)
+    weak_blur: Callable = partial(downsample_blur, size=16, antialias=True)
 
 
-HALF = partial(deficits.pooled_blur, size=8)
+HALF = partial(pooled_blur, size=8)
 CONFIGS = achille.configs(
     Config,
     textures=dict(
         length=40, clean=30, pretraining=(0, 5, 40),
-        weak_blur=partial(deficits.gaussian_blur, kernel_size=5, sigma=0.5),
+        weak_blur=partial(gaussian_blur, kernel_size=5, sigma=0.5),
     ),
     fashion_mnist=dict(length=200, clean=200, pretraining=(0, 25, 200), weak_blur=HALF),
     cifar10=dict(length=150, clean=50, pretraining=(0, 20, 150), weak_blur=HALF),

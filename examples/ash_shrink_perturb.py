@@ -14,7 +14,7 @@ import torch
 
 from clp_min.schedule import shrink_and_perturb
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import log_ratio
+from clp_min.study.panel import log_ratio, not_worse
 from clp_min.train import cross_entropy, fresh_model
 
 import ash
@@ -36,12 +36,6 @@ CONFIGS = ash.configs(
 ARMS = {"cold": (0.0, 1.0), "warm": (1.0, 0.0)}
 
 
-def not_worse(unit, ahead, step):
-    """The effect of a claim that something is at most a point behind: points ahead (seeds,), and
-    two added, so that the bound is above 0."""
-    return Effect(f"{unit}, plus 2", ahead + 2 * ash.POINT, least=ash.POINT, step=step)
-
-
 def ash_shrink_perturb(study):
     """Final accuracy over shrink and perturb.
 
@@ -56,7 +50,7 @@ def ash_shrink_perturb(study):
     saved = log_ratio(results.final("steps", "random"), steps[:, 0] - steps[:, 1])
     effects = [
         Effect(f"points, {chosen} - warm", ours - warm, least=ash.POINT, step=study.step()),
-        not_worse(f"points, {chosen} - random", ours - random, study.step()),
+        not_worse(f"points, {chosen} - random", ours - random, ash.POINT, study.step()),
         Effect("log (steps, random / second stage)", saved, least=ash.TENTH),
     ]
     train = results.final("train_accuracy", ["random", "warm", chosen]).mean(0)
@@ -98,7 +92,7 @@ def ash_online(study):
     effects = [
         Effect("points, cold - warm", final["cold"] - final["warm"], least=ash.POINT,
                step=study.step()),
-        not_worse(f"points, {ours} - cold", final[ours] - final["cold"], study.step()),
+        not_worse(f"points, {ours} - cold", final[ours] - final["cold"], ash.POINT, study.step()),
         Effect(f"log (steps, cold / {ours})", log_ratio(steps["cold"], steps[ours]),
                least=ash.TENTH),
     ]

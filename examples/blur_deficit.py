@@ -160,18 +160,17 @@ def achille_fisher(study):
     untrained net's trace stands beside it.
     """
     c, results = study.config, study.results
-    curves, logs = [], {}
+    curves = []
     for d in c.fisher_removals:
         label = f"blurred until epoch {d}" if d else "no deficit"
         curves.append(Curve(label, *results.curve("fisher", f"blur {d}")))
-        logs[d] = np.log(np.maximum(curves[-1].values, 1e-30))  # (seeds, points)
     longest = c.fisher_removals[-1]
     total = longest + c.clean
     curves.append(Curve("all sharp", *results.curve("fisher", "matched"), style="dashed"))
     end, matched = (
         results.at("fisher", name, [total])[:, 0] for name in (f"blur {longest}", "matched")
     )
-    normal = logs[0]
+    normal = np.log(np.maximum(curves[0].values, 1e-30))  # (seeds, points)
     first, peak = (normal[:, curves[0].x.index(epoch)] for epoch in (1, c.peak))
     rule = dict(least=achille.TENTH)
     rise = Effect(f"log (epoch {c.peak} / first epoch)", peak - first, **rule)
@@ -253,11 +252,11 @@ def schedules(study):
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
-    c, log = study.config, study.log
+    c, log, plan = study.config, study.log, schedules(study)
     ends = {d + c.clean for d in c.removals + c.restart_removals} | {c.peak, c.total}
     followed = {"matched"} | {f"blur {d}" for d in c.fisher_removals}
-    followed &= set(schedules(study)) if study.wants(achille_fisher) else set()
-    for run, epoch, state, names in study.sweep(achille.prepare, schedules(study)):
+    followed &= set(plan) if study.wants(achille_fisher) else set()
+    for run, epoch, state, names in study.sweep(achille.prepare, plan):
         if epoch in ends:
             log.add(run.seed, names, epoch, accuracy=accuracy(state.model, *run.data.test))
         often = epoch <= 10 or epoch % c.measure_every == 0 or epoch in ends

@@ -57,11 +57,11 @@ SHARE = 0.05  # the same, of what a layer explains
 POINT = 1.0  # points of accuracy: the same; ours
 
 
+SMALL = partial(models.small_cnn, widths=(8, 16, 32), norm=True)  # stands for both VGGs
 # smaller rates make the near-constant phase longer and the run too
 QUICK = dict(
     train_size=2000, side=None, net=models.resnet,
-    vgg=partial(models.small_cnn, widths=(8, 16, 32), norm=True),
-    vgg16=partial(models.small_cnn, widths=(8, 16, 32), norm=True), lr=0.05, linear_lr=0.02,
+    vgg=SMALL, vgg16=SMALL, lr=0.05, linear_lr=0.02,
     momentum=0.0, last=10, linear_last=13, transfer_last=10, decoder="linear",
 )
 REAL = QUICK | dict(side=16)

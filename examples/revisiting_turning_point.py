@@ -15,7 +15,7 @@ import numpy as np
 from clp_min.deficits import images
 from clp_min.schedule import Phase
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import rank_correlation, saturation, untrained
+from clp_min.study.panel import not_worse, rank_correlation, saturation, untrained
 from clp_min.train import accuracy
 
 import revisiting
@@ -99,7 +99,7 @@ def revisiting_section5(study):
         Effect("points, the first window less the last", lost[:, 0] - lost[:, -1], **rule),
     ]
     effects += [
-        Effect(f"points, onset {a} less {b}, plus 2", more + 2 * revisiting.POINT, **rule)
+        not_worse(f"points, onset {a} less {b}", more, revisiting.POINT, study.step())
         for a, b, more in zip(c.onsets, c.onsets[1:], -np.diff(lost, axis=1).T)
     ]
     costs = ", ".join(f"onset {t}: {Effect('points', v)}" for t, v in zip(c.onsets, lost.T))

@@ -157,7 +157,7 @@ def main():
     paths = [ROOT / p for p in sorted(paths) if Path(p).name not in APART]
     everything = [place for path in paths for place in places_of(path)]
     random.Random(arguments.seed).shuffle(everything)
-    chosen, words = everything[: arguments.n], []
+    chosen = everything[: arguments.n]
     print(f"{len(chosen)} of {len(everything)} mutants of {len(paths)} modules", flush=True)
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.workers) as pool:
         folders = [Path(temporary) / str(i) for i in range(arguments.workers)]

@@ -13,7 +13,7 @@ import lines
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SETTINGS = {"achille", "ash", "revisiting", "sparse", "phases", "diversity"}
-# two panels stand in the script whose runs they read
+# a panel that stands in the script whose work it reads
 OTHER_PREFIX = {"phases_fig5": "softmax_theory"}
 
 

@@ -103,8 +103,6 @@ def null_frequency(h, d, nodes=20_001):
     """
     whole(2, h=h, d=d)
     whole(3, nodes=nodes)
-    if h < 2 or d < 2:
-        raise ValueError(f"h and d must be at least 2, got {h} and {d}")
     a = np.linspace(0, np.pi / 2, nodes)[1:-1]
     log = (d - 1) * np.log(np.sin(a)) + (h - 2) * np.log(np.cos(a))
     density = np.exp(log - log.max())

@@ -26,11 +26,8 @@ def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start
     real(0, strength=strength, gate=gate)
     real(above=0, duration=duration, dt=dt, start=start)
     strength = np.atleast_1d(np.asarray(strength, dtype=np.float64))
-    if depth < 2 or dt <= 0 or duration < dt or start <= 0:
-        raise ValueError(
-            f"need depth >= 2 and positive dt, duration, start; got {depth}, {dt}, {duration},"
-            f" {start}"
-        )
+    if duration < dt:
+        raise ValueError(f"duration must be at least dt, got {duration} and {dt}")
     steps = round(duration / dt)
     opens, closes = round(gate[0] / dt), round(gate[1] / dt)
     p = np.full((2, len(strength)), start ** (1 / depth))

@@ -85,8 +85,6 @@ def interpolating_moments(dim, batch, lr, steps):
     whole(1, dim=dim, batch=batch)
     whole(0, steps=steps)
     real(lr=lr)
-    if dim < 1 or batch < 1:
-        raise ValueError(f"dim and batch must be at least 1, got {dim} and {batch}")
     growth = 1 + (dim + 1) / batch
     true = (1 - 2 * lr + lr**2 * growth) ** np.arange(steps + 1.0)
     return true, growth * true, (1 + 2 / batch) * true

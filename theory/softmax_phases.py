@@ -18,15 +18,13 @@ def _check(l, d, k):
     whole(2, l=l)
     whole(1, d=d)
     real(1, k=k)
-    if l < 2 or d < l or d % l or k < 1:
-        raise ValueError(f"need l >= 2, d a multiple of l, k >= 1; got l = {l}, d = {d}, k = {k}")
+    if d % l:
+        raise ValueError(f"d must be a multiple of l, got l = {l}, d = {d}")
 
 
 def _check_run(lr, steps):
     whole(0, steps=steps)
     real(above=0, lr=lr)
-    if lr <= 0 or steps < 0:
-        raise ValueError(f"need lr > 0 and steps >= 0, got {lr} and {steps}")
 
 
 def simulate(l, d, k, lr, steps):
@@ -92,8 +90,7 @@ def output_ratio(delta, l, k):
 def input_variance(l, k):
     """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) -
     ((1 + k)/(2l))^2."""
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     return (1 + k**2) / (2 * l) - ((1 + k) / (2 * l)) ** 2
 
 
@@ -128,8 +125,7 @@ def noisy_output_loss(delta, l, k, tau):
 
     Finite precision is what makes the flat first phase; without it R falls at the first step.
     """
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     real(0, tau=tau)
     real(delta=delta)
     weak, strong = _excess(delta, l, 1), _excess(delta, l, k)
@@ -143,8 +139,7 @@ def noisy_output_loss(delta, l, k, tau):
 def logit_loss(delta, l, k, tau):
     """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the
     increase belongs to the softmax outputs."""
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     real(above=0, tau=tau)
     real(delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
@@ -158,8 +153,7 @@ def logit_loss(delta, l, k, tau):
 def stage_boundaries(l, k):
     """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l -
     1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     return np.log(l - 1) / k, np.log(l - 1)
 
 
@@ -197,8 +191,7 @@ def single_logit_loss(delta, l, k):
     At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too,
     but of order 1/l^2, not 1/l.
     """
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     real(delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
     f, g, first, second = (1 + (l - 1) * delta) / l, (1 - delta) / l, (1 + k) / 2, (1 + k**2) / 2
@@ -214,8 +207,7 @@ def optimal_line(delta, l, k):
     -> (outputs q (4,), attributes x (4,) = 0, 0, 1, k, decoded x (4,), mean squared error). The
     first two are weak and strong examples of the other classes.
     """
-    whole(2, l=l)
-    real(1, k=k)
+    _check(l, l, k)
     real(above=0, delta=delta)
     weak, strong = float(outputs(delta, l, 1)), float(outputs(delta, l, k))
     q = np.array([(1 - weak) / (l - 1), (1 - strong) / (l - 1), weak, strong])

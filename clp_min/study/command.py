@@ -378,10 +378,10 @@ class Study:
             )
         for path in paths:
             if path.exists():
-                panel = Panel.from_dict(json.loads(path.read_text()))
-                print("drew", *draw_files(panel, path, self.arguments.format))
+                result = json.loads(path.read_text())
+                print("drew", *draw_files(Panel.from_dict(result), path, self.arguments.format))
                 if self.arguments.csv:
-                    write_csv(path.with_suffix(".csv"), json.loads(path.read_text()))
+                    write_csv(path.with_suffix(".csv"), result)
             else:
                 print(f"{path} does not exist: run without --plot first")
 

@@ -361,6 +361,12 @@ def saturation(curve):
     return next(i for i, value in enumerate(curve) if value >= largest - 0.05 * abs(largest))
 
 
+def not_worse(unit, ahead, point, step=0.0):
+    """The effect of a claim that something is at most ``point`` behind: ``ahead`` (seeds,), how
+    much it leads by, and two points added, so that the least size is above 0."""
+    return Effect(f"{unit}, plus {2 * point:g}", ahead + 2 * point, least=point, step=step)
+
+
 def rank_correlation(rows):
     """Spearman's correlation (seeds,) of each row (seeds, points) with its order; ties share."""
     rows = np.asarray(rows, dtype=float)
