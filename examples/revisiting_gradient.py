@@ -5,7 +5,7 @@ fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: 
 The paper projects on the vector to the mean of the ten snapshots with the best test accuracy; the
 projection on the full gradient, which that replaces, is shown next to it. Snapshots go to disk, so
 that memory stays bounded, and are measured when a unit's training is over. Findings 4 to 6 are rows
-of their own.
+of their own; optimum_direction checks the approximation.
 """
 
 from dataclasses import dataclass, replace
@@ -34,12 +34,14 @@ class Config(revisiting.Config):
     adam_lr: float = 0.001  # not stated; ours
     momentum_lr: float = 0.01  # "unless otherwise specified"; Nesterov's .9: ours
     # ---- lengths and deficits
-    epochs: int = 200
+    epochs: int = 200  # of the VGG, with deficits and without
+    other_epochs: int = 200  # of the other nets and optimizers, and of DeiT's teacher
     deit_epochs: int = 100
     long_deficit: int = 50  # of a VGG: the net of fig4 is not stated; ours
     short_deficit: int = 25
     late_window: tuple = (50, 100)
     # ---- measuring
+    every: int = 1  # epochs between two snapshots of the VGG's long runs
     batches: int = 8  # per epoch, whose gradients are projected; ours
     top: int = 10  # snapshots that make the optimum
 
@@ -47,28 +49,32 @@ class Config(revisiting.Config):
 CONFIGS = revisiting.configs(
     Config,
     quick=dict(
-        deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=40, deit_epochs=40,
-        long_deficit=10, short_deficit=5, late_window=(10, 20),
+        deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=240, other_epochs=40, deit_epochs=40,
+        long_deficit=120, short_deficit=80, late_window=(60, 180), every=8,
     ),
     smoke=dict(
-        epochs=8, deit_epochs=4, long_deficit=2, short_deficit=1, late_window=(2, 4),
-        batches=2, top=2,
+        epochs=8, other_epochs=4, deit_epochs=4, long_deficit=4, short_deficit=2,
+        late_window=(2, 6), batches=2, top=2, every=1,
     ),
 )
 NORMAL = "vgg normal"
 THREE = (NORMAL, "resnet normal", "deit normal")
+HALVED = float(np.log(2))  # a norm that falls so much within the deficit; ours
+PRINTED = "4.92 points lost to 25 epochs", "5.78 points lost to 50 epochs"
 PROJECTED = "norm of the projection on the full gradient"
 COSINE = "cosine of optimum's direction and descent"
 
 
 def revisiting_fig3(study):
-    """Normal training, SGD.
+    """Normal training, SGD: the stochastic gradient converges to its noise, the effective one
+    approaches zero.
 
-    Effects for VGG, ResNet and DeiT: log (mean norm of the effective gradient over the first
-    quarter of the epochs / over the last quarter), least .1 (10 %). Scope: a run that fits its
-    training set; the stochastic gradient may decline as much.
+    Effects for VGG, ResNet and DeiT, logs of the first quarter of the epochs over the last, least
+    .1 (10 %) each: of the effective gradient's mean norm; and of its share of the stochastic one's
+    (any run that fits its training set passes the first). Scope: without augmentation, so the
+    gradients of all examples vanish in the end.
     """
-    return decline_panel(study, THREE, "in normal training")
+    return decline_panel(study, THREE, "in normal training", share=True)
 
 
 def revisiting_fig6(study):
@@ -86,20 +92,30 @@ def revisiting_fig8(study):
     return decline_panel(study, ["adam normal"], "under Adam")
 
 
-def decline_panel(study, names, when):
+def decline_panel(study, names, when, share=False):
     """What fig3 and fig6 to 8 share."""
-    effects = [decline(study.results, name, "effective") for name in names]
+    declines = [decline(study.results, name, "effective") for name in names]
+    shares = [decline(study.results, name, "effective", "stochastic") for name in names] * share
     axes = gradient_axes(study.results, names)
-    claim = f"the effective gradient declines {when}"
-    return Panel(claim, effects, axes, normal_gate(study, names), headline=least(effects))
+    claim = f"the effective gradient declines {when}" + ", more than the stochastic one" * share
+    return Panel(claim, declines + shares, axes, normal_gate(study, names),
+                 headline=least(declines))
 
 
-def decline(results, name, key):
-    """Effect: log (mean over the first quarter of the epochs / over the last quarter) of a norm."""
+def decline(results, name, key, over=None):
+    """Effect: log (mean over the first quarter of the epochs / over the last quarter) of a norm, or
+    of one as a share of another."""
+    values, unit = quarters(results, name, key), f"log (first quarter / last quarter), {name}"
+    if over:
+        values, unit = values / quarters(results, name, over), unit + ", share of the stochastic"
+    return Effect(unit, log_ratio(values[:, 0], values[:, 1]), least=revisiting.TENTH)
+
+
+def quarters(results, name, key):
+    """(seeds, 2): sums of a norm over the first and over the last quarter of the epochs."""
     values = results.values(key, name)
     quarter = max(values.shape[1] // 4, 1)
-    ratio = log_ratio(values[:, :quarter].sum(1), values[:, -quarter:].sum(1))
-    return Effect(f"log (first quarter / last quarter), {name}", ratio, least=revisiting.TENTH)
+    return np.stack([values[:, :quarter].sum(1), values[:, -quarter:].sum(1)], 1)
 
 
 def normal_gate(study, names=(NORMAL,)):
@@ -108,18 +124,19 @@ def normal_gate(study, names=(NORMAL,)):
 
 
 def revisiting_fig4a(study):
-    """VGG, deficit in the first quarter of the epochs; against normal training of the same length.
+    """VGG, a long deficit at the start; against normal training of the same length.
 
-    Effects: points lost, least 1; and in as many epochs after the deficit as it lasted, in
-    logarithms, least .1 each: how much shorter the effective gradient is than at the start of
-    normal training, and how much smaller a share of the stochastic one than in it at those epochs.
-    Scope: shorter than at the start is not "converged to 0".
+    Effects: points lost, least 1; within the deficit, log of the effective gradient's mean norm in
+    its first quarter over that in its last, least log 2: it "rapidly decreases and converges"; and
+    in as many epochs after the deficit as it lasted, in logarithms, least .1 each: how much shorter
+    it is than at the start of normal training, and how much smaller a share of the stochastic one
+    than in it at those epochs. Scope: shorter than at the start is not "converged to 0".
     """
     return early_deficit(study, study.config.long_deficit)
 
 
 def revisiting_fig4b(study):
-    """VGG, deficit in the first eighth of the epochs. Rule of fig4a."""
+    """VGG, a shorter one, that just converges on the deficit's data. Rule of fig4a."""
     return early_deficit(study, study.config.short_deficit)
 
 
@@ -127,16 +144,17 @@ def early_deficit(study, length):
     """What fig4a and fig4b share."""
     name, results = f"vgg deficit 0-{length}", study.results
     return Panel(
-        claim=f"{length} initial deficit epochs damage, and the effective gradient stays short"
-        " after them",
-        effects=[lost(study, name), *shortness(results, name, length, length)],
-        gate=normal_gate(study),
+        claim=f"{length} initial deficit epochs damage, and the effective gradient, short at their"
+        " end, stays short after them",
+        effects=[lost(study, name), falls(results, name, 0, length),
+                 *shortness(results, name, length, length)],
+        gate=normal_gate(study), printed=PRINTED[length == study.config.long_deficit],
         axes=gradient_axes(results, [name, NORMAL], spans=[[0, length]]),
     )
 
 
 def revisiting_fig4c(study):
-    """VGG, deficit in the second quarter.
+    """VGG, a deficit of the same length after the critical period.
 
     Effects: half of the points lost to fig4a's deficit of the same length minus those lost to this
     one, least .5; the points of the former, least 1; and fig4a's two logarithms in the window.
@@ -154,7 +172,7 @@ def revisiting_fig4c(study):
         claim="a later deficit does little, and the effective gradient is short while it lasts",
         effects=[spared, early_loss, *short], headline=late_loss, gate=normal_gate(study),
         finding="; ".join(map(str, [late_loss, early_loss, spared, *short])),
-        axes=[*axes, lost_axes(study, [early, name])],
+        axes=[*axes, lost_axes(study, [early, name])], printed="0.17 points lost",
     )
 
 
@@ -162,6 +180,20 @@ def lost(study, name, unit="points of accuracy lost"):
     """Effect: accuracy lost to a schedule, against normal training of the same length."""
     normal, other = (study.results.final("accuracy", one) for one in (NORMAL, name))
     return Effect(unit, normal - other, least=revisiting.POINT, step=study.step())
+
+
+def mean_norm(results, key, name, start, length):
+    """(seeds,): mean of a norm over the snapshots from epoch ``start`` on, for ``length``
+    epochs."""
+    return results.curve(key, name, start, start + length - 1)[1].mean(1)
+
+
+def falls(results, name, start, length):
+    """Effect: how much the effective gradient falls within a deficit."""
+    part = max(length // 4, 1)
+    parts = [mean_norm(results, "effective", name, start + at, part) for at in (0, length - part)]
+    unit = f"log (first quarter of the deficit / last), {length} epochs"
+    return Effect(unit, log_ratio(*parts), least=HALVED)
 
 
 def shortness(results, name, start, length):
@@ -172,35 +204,72 @@ def shortness(results, name, start, length):
     share of the stochastic gradient against that at the same epochs. The first alone would also
     hold for any net that has trained for a while.
     """
-    then = slice(start, start + length)
-    effective_0, effective = (results.values("effective", run) for run in (NORMAL, name))
-    stochastic_0, stochastic = (results.values("stochastic", run) for run in (NORMAL, name))
-    first = log_ratio(effective_0[:, :length].sum(1), effective[:, then].sum(1))
-    share_0 = effective_0[:, then].sum(1) / stochastic_0[:, then].sum(1)
-    share = effective[:, then].sum(1) / stochastic[:, then].sum(1)
+    at_start = mean_norm(results, "effective", NORMAL, 0, length)
+    first = log_ratio(at_start, mean_norm(results, "effective", name, start, length))
+    share_0, share = (
+        mean_norm(results, "effective", run, start, length)
+        / mean_norm(results, "stochastic", run, start, length)
+        for run in (NORMAL, name)
+    )
     units = "start of normal training / then", "share of the stochastic gradient, normal / deficit"
     pairs = zip(units, (first, log_ratio(share_0, share)))
     return [Effect(f"log ({unit})", values, least=revisiting.TENTH) for unit, values in pairs]
 
 
 def revisiting_finding4(study):
-    """Finding 4 and its yardstick: is the decline also that of the projection on the full gradient?
+    """Finding 4: the effective gradient's decline marks the critical period.
 
-    Effects for all three nets: decline of the projection on the full gradient (Definition 1; as
-    fig3), and the cosine between the vector to the optimum and the negative full gradient, mean
-    over epochs, least .1: the paper's direction is one of descent. (A cosine of .01 would be
-    certain and say nothing.) Scope: in the last epochs that vector points backwards.
+    Effects for all three nets: fig3's two; and the share of the accumulated effective gradient that
+    the first quarter of the epochs brings, less a half, least .05 ("a rapid increase initially,
+    followed by a plateau"). Scope as fig3.
+    """
+    results = study.results
+    effects = [decline(results, name, "effective") for name in THREE]
+    effects += [decline(results, name, "effective", "stochastic") for name in THREE]
+    for name in THREE:
+        total = accumulated(results.values("effective", name))
+        early = total[:, max(total.shape[1] // 4, 1) - 1]
+        effects.append(Effect(f"of the whole in the first quarter, less .5, {name}", early - 0.5,
+                              least=0.05))
+    return Panel(
+        "the effective gradient is large in the first epochs and vanishes after them", effects,
+        gradient_axes(results, THREE), normal_gate(study, THREE), headline=least(effects[:3]),
+    )
+
+
+def revisiting_optimum_direction(study):
+    """A check of the paper's approximation, not a finding of it: is the vector to the mean of the
+    ten best snapshots a direction of descent, and does the projection on the full gradient
+    (Definition 1) decline too?
+
+    Effects for all three nets: cosine between that vector and the negative full gradient, mean over
+    the epochs before the first of the ten best, after which it points backwards by construction,
+    least .1 (.01 would be certain and say nothing); and decline of the projection, as fig3.
     """
     results = study.results
     declines = [decline(results, name, "on_full") for name in THREE]
-    means = [results.values("cosine", name).mean(1) for name in THREE]
+    means = [before_the_best(results, name) for name in THREE]
     cosines = [Effect(f"cosine, {name}", mean, least=0.1) for name, mean in zip(THREE, means)]
     curves = [[Curve(n, *results.curve(key, n)) for n in THREE] for key in ("on_full", "cosine")]
     return Panel(
-        claim="the projection on the full gradient declines too, and the optimum lies that way",
-        effects=declines + cosines, headline=least(declines), gate=normal_gate(study, THREE),
-        axes=[Axes(PROJECTED, curves[0], log=True), Axes(COSINE, curves[1])],
+        claim="the way to the optimum is one of descent, and the projection on the full gradient"
+        " declines",
+        effects=cosines + declines, headline=least(cosines), gate=normal_gate(study, THREE),
+        axes=[
+            Axes(PROJECTED, curves[0], log=True), Axes(COSINE, curves[1]),
+            Axes("mean cosine before the best snapshots", [
+                Curve("mean", [name.removesuffix(" normal") for name in THREE], np.stack(means, 1))
+            ], x="", kind="bar"),
+        ],
     )
+
+
+def before_the_best(results, name):
+    """(seeds,): mean cosine over the epochs before the first of a seed's best snapshots."""
+    epochs, cosines = results.curve("cosine", name)
+    first = np.maximum(results.final("first_best", name), epochs[0] + 1)
+    inside = np.array(epochs) < first[:, None]
+    return (cosines * inside).sum(1) / inside.sum(1)
 
 
 def revisiting_finding5(study):
@@ -214,12 +283,16 @@ def revisiting_finding5(study):
     for name, length in zip(names, lengths):
         short = shortness(results, name, length, length)
         effects.append(lost(study, name, f"points lost to {length} epochs"))
+        effects.append(falls(results, name, 0, length))
         effects += [replace(e, unit=f"{e.unit}, {length} epochs") for e in short]
         values = np.stack([effect.values for effect in short], 1)
         curves.append(Curve(f"{length} epochs", ["start / then", "share"], values))
     shorter = Axes("log, normal / deficit (positive: shorter)", curves, "", kind="bar")
+    norms = [Curve(name.removeprefix("vgg "), *results.curve("effective", name)) for name in names]
     claim = "after an early deficit the effective gradient does not recover, and accuracy is lost"
-    return Panel(claim, effects, [lost_axes(study, names), shorter], normal_gate(study))
+    drawn = Axes("norm of the effective gradient", norms, log=True)
+    axes = [lost_axes(study, names), shorter, drawn]
+    return Panel(claim, effects, axes, normal_gate(study), printed="; ".join(PRINTED))
 
 
 def revisiting_finding6(study):
@@ -284,7 +357,8 @@ def accumulated(values):
 
 PANELS = [
     revisiting_fig3, revisiting_fig4a, revisiting_fig4b, revisiting_fig4c, revisiting_fig6,
-    revisiting_fig7, revisiting_fig8, revisiting_finding4, revisiting_finding5, revisiting_finding6,
+    revisiting_fig7, revisiting_fig8, revisiting_finding4, revisiting_optimum_direction,
+    revisiting_finding5, revisiting_finding6,
 ]
 
 # ---- what is trained
@@ -297,10 +371,11 @@ def schedules(study):
     def window(start, end):
         return [Phase(start), Phase(end - start, blur), Phase(c.epochs - end)]
 
-    normal = {"normal": [Phase(c.epochs)]}
+    normal = {"normal": [Phase(c.other_epochs)]}
     windows = (0, c.long_deficit), (0, c.short_deficit), c.late_window
-    plans = {"vgg": normal | {f"deficit {a}-{b}": window(a, b) for a, b in windows}}
-    if study.wants(revisiting_fig3, revisiting_finding4):
+    plans = {"vgg": {"normal": [Phase(c.epochs)]}}
+    plans["vgg"] |= {f"deficit {a}-{b}": window(a, b) for a, b in windows}
+    if study.wants(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction):
         plans |= {"resnet": normal, "deit": {"normal": [Phase(c.deit_epochs)]}}
     others = dict(momentum=revisiting_fig6, nesterov=revisiting_fig7, adam=revisiting_fig8)
     plans |= {label: normal for label, panel in others.items() if study.wants(panel)}
@@ -320,15 +395,16 @@ def prepare(study, seed, label):
 
 
 def distillation_loss(study, unit):
-    """DeiT's loss, from a teacher: the VGG at the end of normal training.
+    """DeiT's loss, from a teacher: the VGG after normal training.
 
     It is trained here, to the same weights as the study's own, so that units stay independent.
     """
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
-    teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(study.config.epochs)]}
+    epochs = study.config.other_epochs
+    teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
     taught = replace(unit, label="teacher", schedules=plan, data=data, setup=setup)
     for epoch, state, _ in study.work.trained(taught):
-        if epoch == study.config.epochs:
+        if epoch == study.config.other_epochs:
             study.keep(unit.seed, "teacher", state)
     teacher.load_state_dict(study.kept(unit.seed, "teacher")["model"])
     return hard_distillation(teacher)
@@ -366,6 +442,7 @@ def measure_schedule(study, unit, schedule):
         return flat_parameters(model)
 
     best = sorted(range(len(epochs)), key=lambda i: (-correct[i], i))[:top]
+    log.add(unit.seed, [name], 0, first_best=epochs[min(best)])
     goal = optimum([weights(snapshots[i]) for i in best], [correct[i] for i in best], top)
     for epoch, snapshot in list(zip(epochs, snapshots))[:-1]:
         direction = goal - weights(snapshot)  # the model now holds the snapshot's weights
@@ -381,12 +458,14 @@ def main(argv=None):
     setups = {label: prepare(study, study.seeds[0], label)[1] for label in plans}
     sizes = {label: parameter_count(setup.model()) * 4 / 1e9 for label, setup in setups.items()}
     disk = max(distinct_epochs(plan) * sizes[label] for label, plan in plans.items())
-    for unit in study.units(prepare, plans, disk, {"deit": (setups["vgg"], c.epochs)}):
+    for unit in study.units(prepare, plans, disk, {"deit": (setups["vgg"], c.other_epochs)}):
         if unit.label == "deit":
             loss = distillation_loss(study, unit)
             unit = replace(unit, setup=replace(unit.setup, loss=loss))
         # first stage: train, keep a snapshot of every epoch
         for epoch, state, names in study.work.trained(unit):
+            if unit.label == "vgg" and epoch % c.every:
+                continue
             snapshot, correct = f"{names[0]} {epoch}", accuracy(state.model, *unit.data.test)
             study.keep(unit.seed, snapshot, state)
             study.log.add(unit.seed, names, epoch, accuracy=correct, snapshot=snapshot)

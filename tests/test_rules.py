@@ -144,8 +144,9 @@ def surge(size):
 
 
 def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0):
-    """Effective norms that fall by exp(-decline) along the run and are a smaller share under
-    deficits; the cosine; points lost to early and to late deficits."""
+    """Effective norms that fall by exp(-decline) in 100 epochs, twice as fast as stochastic ones,
+    and are a smaller share under deficits; the cosine; points lost to early and to late
+    deficits."""
 
     def mean(key, name, p):
         damaged = "deficit" in name
@@ -153,9 +154,10 @@ def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0):
             return 90.0 - (0 if not damaged else early if " 0-" in name else late)
         if key == "cosine":
             return cosine
-        falling = math.exp(-decline * p / 310)
+        if key == "stochastic":
+            return 3 * math.exp(-decline * p / 200)
         short = share if damaged and key == "effective" else 1.0
-        return falling * short if key != "stochastic" else 3 * falling
+        return short * math.exp(-decline * p / 100)
 
     return mean
 
@@ -396,7 +398,8 @@ BLUR = dict(
 )
 SURGE = dict(yes=surge(2.0), reversed=surge(-2.0), no=surge(0.0))
 DECLINE = dict(yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0))
-EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0))
+EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0),
+             other=gradients(decline=0.3))
 LATE = dict(yes=gradients(), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
 PLANTS = {
     "achille_blur": BLUR, "achille_matched": BLUR, "achille_restart": BLUR,
@@ -442,6 +445,10 @@ PLANTS = {
         no=lost(period_1=20, period_2=20),
     ),
     **{f"revisiting_fig{p}": DECLINE for p in "3678"}, "revisiting_finding4": DECLINE,
+    "revisiting_optimum_direction": dict(
+        yes=gradients(), reversed=gradients(cosine=-0.5), no=gradients(cosine=0.0),
+        other=gradients(0.0),
+    ),
     "revisiting_fig4a": EARLY, "revisiting_fig4b": EARLY, "revisiting_finding5": EARLY,
     "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
