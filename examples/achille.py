@@ -59,7 +59,7 @@ CIFAR = REAL | dict(train_size=2000, side=16)
 # evening: the published protocol on the paper's own images, a quarter of the channels, fewer
 # epochs, so that the rate falls faster
 EVENING = dict(
-    train_size=10_000, net=partial(models.all_cnn, width=24), decay=0.92, bfloat16=True,
+    seeds=5, train_size=10_000, net=partial(models.all_cnn, width=24), decay=0.92, bfloat16=True,
     fisher_examples=500,
 )
 TINY = dict(seeds=1, train_size=256, fisher_examples=20)
