@@ -3,8 +3,8 @@ periods", section 5.)
 
 turning_point: the duration of the initial deficit at which the impairment turns is the epoch at
 which training converges on the deficit's data, no boundary of a critical period. Blur for d epochs,
-then the same number of sharp ones; beside it the training loss on blurred images. section5: a
-window of blur at different onsets, constant rate.
+then the same number of sharp ones; beside it the training loss on blurred images; two nets at two
+rates, which move the convergence. section5: a window of blur at different onsets, constant rate.
 """
 
 import math
@@ -25,6 +25,7 @@ import revisiting
 class Config(revisiting.Config):
     durations: tuple = (0, 10, 20, 30, 40, 50, 60, 80, 120)  # epochs of blur; not stated; ours
     recovery: int = 160  # sharp epochs after it; not stated; ours
+    faster: float = 2.0  # the second rate, over the first; ours
     # ---- section5
     window: int = 40  # epochs of blur; not stated; ours
     onsets: tuple = (0, 10, 20, 40, 80, 120)  # not stated; ours
@@ -34,53 +35,72 @@ class Config(revisiting.Config):
 CONFIGS = revisiting.configs(
     Config,
     quick=dict(
-        durations=(0, 10, 20, 40, 60, 80, 120, 160, 240), recovery=20,
+        durations=(0, 10, 20, 30, 40, 60, 80, 120, 160, 240), recovery=20,
         window=20, onsets=(0, 2, 5, 10, 20, 40), clean=40,
     ),
     smoke=dict(durations=(0, 1, 2), recovery=2, window=1, onsets=(0, 1), clean=1),
 )
+NETS, RATES = ("vgg", "resnet"), ("", "faster")
 SHARES = (0.2, 0.05, 0.01)  # of log(classes): converged below it; the middle one decides
 
 
 def revisiting_turning_point(study):
-    """Impairment against the duration of the deficit, and the training loss on blurred data.
+    """Impairment against the duration of the deficit, and the training loss on blurred data; VGG
+    and ResNet, each at two learning rates.
 
     Turning point: a seed's first duration within 5 % of its largest impairment. Convergence: its
-    first epoch with a training loss below 5 % of log(classes). Effects: log2(turning point /
-    convergence), within 1: they agree to a factor of two; points lost to the longest deficit, least
-    5; log2(longest / turning point), least .25: the turn lies inside the grid. Control: training on
-    blurred images converges in every seed. Scope: one learning rate and blur; both places may share
-    another cause.
+    first epoch with a training loss below 5 % of log(classes). Effects, for each net and rate:
+    log2(turning point / convergence), within 1: they agree to a factor of two; points lost to the
+    longest deficit, least 5; log2(longest / turning point), least .25: the turn lies inside the
+    grid. For each net: doublings by which the faster rate brings the turning point forward, least
+    .25: where the convergence goes, it goes. Control: training on blurred images converges in every
+    seed. Scope: one blur; both places may share another cause.
     """
-    c, results = study.config, study.results
-    correct = results.final("accuracy", [f"blur {d}" for d in c.durations])
-    lost = correct[:, :1] - correct  # (seeds, durations)
-    turns = np.maximum([c.durations[saturation(row)] for row in lost], 1)
-    loss = Curve("longest deficit", *results.curve("loss", f"blur {c.durations[-1]}"))
-    reached = {share: convergence(loss, share * math.log(study.classes)) for share in SHARES}
-    ratio = np.log2(turns / np.maximum(reached[SHARES[1]], 1))
-    together = Effect("log2 (turning / convergence)", ratio, within=1.0, step=0.5)
-    rule = dict(least=revisiting.DAMAGE, step=study.step())
-    largest = Effect("points of accuracy lost", lost[:, -1], **rule)
-    before_end = np.log2(c.durations[-1] / turns)
-    inside = Effect("log2 (longest / turning)", before_end, least=0.25, step=0.5)
-    converged = np.isfinite(reached[SHARES[1]]).all()
-    gate = "" if converged else "training on blurred images does not converge"
-    mean = {share: epochs.mean() for share, epochs in reached.items()}
-    at = ", ".join(f"{epoch:.0f} ({100 * share:g} %)" for share, epoch in mean.items())
-    spent = Curve("blurred, then sharp", c.durations, lost)
+    c, effects, moved, said, curves, losses, faults = study.config, [], [], [], [], [], []
+    for net in NETS:
+        turns = {}
+        for rate in RATES:
+            label = f"{net} {rate}".strip()
+            correct = study.results.final("accuracy", [f"{label} blur {d}" for d in c.durations])
+            lost = correct[:, :1] - correct  # (seeds, durations)
+            loss = Curve(label, *study.results.curve("loss", f"{label} blur {c.durations[-1]}"))
+            curves.append(Curve(label, c.durations, lost))
+            losses.append(loss)
+            # both places
+            turns[rate] = np.maximum([c.durations[saturation(row)] for row in lost], 1)
+            reached = {s: convergence(loss, s * math.log(study.classes)) for s in SHARES}
+            effects += agreement(study, label, lost[:, -1], turns[rate], reached[SHARES[1]])
+            faults.append(untrained(correct[:, 0], study.classes))
+            if not np.isfinite(reached[SHARES[1]]).all():
+                faults.append(f"training on blurred images does not converge ({label})")
+            at = ", ".join(f"{e.mean():.0f} ({100 * s:g} %)" for s, e in reached.items())
+            said.append(f"{label}: turns at {turns[rate].mean():.0f}, converges at {at}")
+        earlier = np.log2(turns[""] / turns["faster"])
+        unit = f"doublings earlier at the faster rate, {net}"
+        moved.append(Effect(unit, earlier, least=0.25, step=0.5))
     return Panel(
         claim="the damage stops growing when training on blurred images has converged",
-        effects=[together, largest, inside], headline=together if converged else largest,
-        gate=gate or untrained(correct[:, 0], study.classes),
-        finding=f"{largest} to the longest; the damage stops growing at {turns.mean():.0f} blurred"
-        f" epochs, their training loss falls below a share of log(classes) at {at}; {together}",
+        effects=effects + moved, gate=next(filter(None, faults), ""),
+        finding="; ".join(map(str, [*said, *effects[::3], *moved])),
         axes=[
-            Axes("accuracy lost (points)", [spent], x="blurred epochs at the start"),
-            Axes("training loss on blurred images (nats)", [loss], log=True),
+            Axes("accuracy lost (points)", curves, x="blurred epochs at the start"),
+            Axes("training loss on blurred images (nats)", losses, log=True),
         ],
-        caption=f"{c.recovery} sharp epochs after every blur",
+        caption=f"{c.recovery} sharp epochs after every blur; faster: rate x{c.faster:g}",
     )
+
+
+def agreement(study, label, lost, turn, reached):
+    """Effects of one net and rate: the two places agree, there is damage, the turn is inside the
+    grid."""
+    longest = study.config.durations[-1]
+    together, inside = np.log2(turn / np.maximum(reached, 1)), np.log2(longest / turn)
+    return [
+        Effect(f"log2 (turning / convergence), {label}", together, within=1.0, step=0.5),
+        Effect(f"points of accuracy lost, {label}", lost, least=revisiting.DAMAGE,
+               step=study.step()),
+        Effect(f"log2 (longest / turning), {label}", inside, least=0.25, step=0.5),
+    ]
 
 
 def revisiting_section5(study):
@@ -125,14 +145,18 @@ PANELS = [revisiting_turning_point, revisiting_section5]
 
 
 def prepare(study, seed, label):
-    return revisiting.prepare(study, seed, "vgg")
+    """(Dataset, Setup) of one net and rate; "windows": those of section5."""
+    c, (net, *rate) = study.config, label.split()
+    net = "vgg" if label == "windows" else net
+    return revisiting.prepare(study, seed, net, c.lr * (c.faster if rate else 1.0))
 
 
 def schedules(study):
     """label -> name -> phases; what begins alike is trained once."""
     c, blur, plans = study.config, images(study.config.blur), {}
     if study.wants(revisiting_turning_point):
-        plans[""] = {f"blur {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}
+        plan = {f"blur {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}
+        plans |= {f"{net} {rate}".strip(): plan for net in NETS for rate in RATES}
     if study.wants(revisiting_section5):
         plan = {f"window {t}": [Phase(t), Phase(c.window, blur), Phase(c.clean)] for t in c.onsets}
         plans["windows"] = plan | {"sharp": [Phase(max(c.onsets) + c.window + c.clean)]}
@@ -148,8 +172,9 @@ def main(argv=None):
         if epoch in (windows if run.label == "windows" else turns):
             correct = accuracy(state.model, *run.data.test)
             study.log.add(run.seed, names, epoch, accuracy=correct)
-        if 0 < epoch <= longest and f"blur {longest}" in names:
-            study.log.add(run.seed, names, epoch, loss=state.loss)
+        followed = [name for name in names if name.endswith(f"blur {longest}")]
+        if 0 < epoch <= longest and followed:
+            study.log.add(run.seed, followed, epoch, loss=state.loss)
     study.finish()
 
 

@@ -215,13 +215,15 @@ def probes(rise=20.0, fall=5.0, least=64, late=True):
     return mean
 
 
-def turning(turn=80, converged=90, size=50.0):
-    """Damage that grows until ``turn``, and a training loss that falls at ``converged``."""
+def turning(turn=80, converged=90, size=50.0, speed=2):
+    """Damage that grows until ``turn``, and a training loss that falls at ``converged``; both
+    ``speed`` times as early at the faster rate."""
 
     def mean(key, name, p):
+        scale = speed if "faster" in name else 1
         if key == "accuracy":
-            return 90.0 - size * min(duration(name) / turn, 1.0)
-        return 2.3 if p < converged else 0.05
+            return 90.0 - size * min(duration(name) * scale / turn, 1.0)
+        return 2.3 if p * scale < converged else 0.05
 
     return mean
 
@@ -453,6 +455,7 @@ PLANTS = {
     "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
         yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0),
+        fourth=turning(speed=0.5),
     ),
     "phases_fig1": dict(
         yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.0),
