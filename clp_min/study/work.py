@@ -76,18 +76,20 @@ class Work:
         self.setup = setups[max(flops, key=flops.get)]  # the largest
         self.units, costs = units_of(study.seeds, plans, flops)
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
+        alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
         for i, unit in enumerate(self.units):
             if before and unit.label in before:
                 setup, more = before[unit.label]
                 costs[i] += flops_per_example(setup) * len(setup.x) * more
                 epochs[i] += more
+                alone += more * len(unit.schedules)
         # which are this process's
         (share, n) = study.share
         if n == 1:
             n = min(study.processes(), len(self.units))
         mine = [i for i in deal(costs, n)[share] if not self.is_done(self.units[i])]
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
-        self._announce(sum(map(len, plans.values())), sum(epochs), share, n)
+        self._announce(sum(map(len, plans.values())), sum(epochs), alone, share, n)
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
         if study.arguments.dry_run:
@@ -96,10 +98,8 @@ class Work:
         if study.share == (0, 1):
             self.workers = start_workers(study.script, study.argv, n)
 
-    def _announce(self, schedules, total, share, n):
+    def _announce(self, schedules, total, alone, share, n):
         study = self.study
-        runs = [phases for unit in self.units for phases in unit.schedules.values()]
-        alone = sum(phase.epochs for phases in runs for phase in phases)
         mine = f", process {share + 1} of {n} does {self.epochs_planned} of them" * (n > 1)
         seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
         print(
