@@ -1,7 +1,8 @@
 """A data set as two pairs of tensors, and the named real sets (read by ``clp_min.files``).
 
 ``load`` looks in the folder it is given, or in the environment variable CLP_DATA; it downloads only
-when asked to. The synthetic sets are in ``clp_min.synthetic``.
+when asked to. Tiny ImageNet's pixels are kept in its folder (.decoded-*) once they have been
+decoded. The synthetic sets are in ``clp_min.synthetic``.
 """
 
 import hashlib

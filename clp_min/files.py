@@ -5,6 +5,7 @@ Files may hold any number of records; readers give NumPy pairs ((images, labels)
 of train and test.
 """
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -15,14 +16,15 @@ import pickle
 import pickletools
 import shutil
 import struct
+import sys
 import tarfile
-import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from clp_min.disk import locked, whole_file
 
 MOST_BYTES = 400_000_000  # of a pickle: more than twice the largest of the published ones
 
@@ -194,9 +196,16 @@ def idx_path(folder, name):
 def _jpeg(path):
     from matplotlib.image import imread  # here: only Tiny ImageNet needs it
 
-    if not _bytes_of(path, 100_000).startswith(b"\xff\xd8"):  # the largest has 15,000
+    content = _bytes_of(path, 100_000)  # the largest has 15,000
+    if not content.startswith(b"\xff\xd8"):
         raise ValueError("it is no JPEG file")
-    image = imread(path)
+    # the size that its frame says, before memory is taken for it
+    at = 2
+    while content[at : at + 2] not in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2") and at < len(content):
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    if content[at + 5 : at + 9] != bytes([0, 64, 0, 64]):
+        raise ValueError("it is no JPEG file of 64 x 64 pixels")
+    image = imread(io.BytesIO(content), format="jpeg")
     image = np.stack([image] * 3) if image.ndim == 2 else image.transpose(2, 0, 1)  # some are grey
     if image.shape != (3, 64, 64) or image.dtype != np.uint8:
         raise ValueError(f"its shape is {image.shape}")
@@ -239,9 +248,29 @@ def _tiny_imagenet(folder, only=None):
             " classes asked for; --download fetches the whole set"
         )
     return tuple(
-        (np.stack([_read(path, _jpeg) for path, _ in part]), np.array([k for _, k in part]))
-        for part in (train, test)
+        (
+            _decoded([path for path, _ in part], folder / f".decoded-{name}-{len(number)}"),
+            np.array([k for _, k in part]),
+        )
+        for name, part in (("train", train), ("val", test))
     )
+
+
+def _decoded(paths, cache):
+    """The images (n, 3, 64, 64) of JPEG files, kept in one file for the next time: a digest of
+    names, sizes, times and pixels, then the pixels. Where that cannot be written nothing is
+    kept."""
+    found = [(path.name, path.stat()) for path in paths if path.is_file()]
+    names = repr([(name, entry.st_size, entry.st_mtime_ns) for name, entry in found]).encode()
+    size = len(paths) * 3 * 64 * 64
+    if cache.is_file() and cache.stat().st_size == 32 + size:
+        kept = np.fromfile(cache, np.uint8)
+        if hashlib.sha256(names + kept[32:].tobytes()).digest() == kept[:32].tobytes():
+            return kept[32:].reshape(-1, 3, 64, 64)
+    images = np.stack([_read(path, _jpeg) for path in paths])
+    with contextlib.suppress(OSError), whole_file(cache) as file:
+        file.write(hashlib.sha256(names + images.tobytes()).digest() + images.tobytes())
+    return images
 
 
 # the fifty classes of "Trap of feature diversity" (named there in words), by WordNet number
@@ -288,107 +317,106 @@ PUBLISHED = {
     "tiny_imagenet": (100_000, 10_000, 3, 64), "tiny_imagenet50": (25_000, 2_500, 3, 64),
 }
 
-# name -> folder that the download fills, (address, MD5 or None) of each file; sums as published
+# name -> folder that the download fills, (address, MD5) of each file; sums as published
+_TORONTO = "https://www.cs.toronto.edu/~kriz/"
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_FASHION = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+_TINY = "https://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
+_MNIST_SUMS = """
+    f68b3c2dcbeaaa9fbdd348bbdeb94873 d53e105ee54ea40749a09fcbcd1e9432
+    9fb629c4189551a2d022fa330f9573f3 ec29112dd5afa0611ce80d1b7f02629c
+""".split()
+_FASHION_SUMS = """
+    8d4fb7e6c68d591d4c3dfef9ec88bf0d 25c81989df183df01b3e8a0aad5dffbe
+    bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310
+""".split()
 DOWNLOADS = {
-    "cifar10": (
-        "cifar-10-batches-py",
-        [
-            (
-                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                "c58f30108f718f92721af3b95e74349a",
-            )
-        ],
-    ),
-    "cifar100": (
-        "cifar-100-python",
-        [
-            (
-                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                "eb9058c3a382ffc7106e4002c42a8d85",
-            )
-        ],
-    ),
-    "mnist": (
-        "MNIST/raw",
-        list(
-            zip(
-                ["https://ossci-datasets.s3.amazonaws.com/mnist/" + name for name in IDX_FILES],
-                [
-                    "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
-                    "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c",
-                ],
-            )
-        ),
-    ),
+    "cifar10": ("cifar-10-batches-py", [
+        (_TORONTO + "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+    ]),
+    "cifar100": ("cifar-100-python", [
+        (_TORONTO + "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
+    ]),
+    "mnist": ("MNIST/raw", [(_MNIST + name, md5) for name, md5 in zip(IDX_FILES, _MNIST_SUMS)]),
     "fashion_mnist": (
-        "FashionMNIST/raw",
-        list(
-            zip(
-                [
-                    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/" + name
-                    for name in IDX_FILES
-                ],
-                [
-                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
-                    "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310",
-                ],
-            )
-        ),
+        "FashionMNIST/raw", [(_FASHION + name, md5) for name, md5 in zip(IDX_FILES, _FASHION_SUMS)]
     ),
-    "tiny_imagenet": (
-        "tiny-imagenet-200", [("http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)],
-    ),
+    "tiny_imagenet": ("tiny-imagenet-200", [_TINY]),
+    "tiny_imagenet50": ("tiny-imagenet-200", [_TINY]),
 }
-DOWNLOADS["tiny_imagenet50"] = DOWNLOADS["tiny_imagenet"]
 
 
 def download_set(name, root):
-    """Fetch the set's files, check their sums, and only then move them to their names, what lies
-    there is renamed. ValueError: an address, a sum or an archive that is wrong."""
+    """Fetch the set's files, check their sums, and only then move them to their names; what lies
+    there is renamed. After a kill or a lost connection the next call goes on. ValueError: an
+    address, a sum or an archive that is wrong."""
     folder, files = DOWNLOADS[name]
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as temporary:
-        temporary = Path(temporary)
+    temporary = root / f".download-{Path(folder).parts[0]}"
+    temporary.mkdir(parents=True, exist_ok=True)
+    with locked(temporary / "lock", "wait for it"):
+        shutil.rmtree(temporary / "content", ignore_errors=True)
         (temporary / "content").mkdir()
         for address, md5 in files:
             archive = temporary / address.rsplit("/", 1)[1]
-            print(f"downloading {address}", flush=True)
             try:
                 _fetch(address, archive, md5)
                 _unpack(archive, temporary / "content")
+            except ValueError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
             except (
                 OSError, EOFError, http.client.HTTPException, tarfile.TarError, zipfile.BadZipFile
             ) as error:
-                raise ValueError(f"could not download {address} ({error!r})") from None
+                said = f"could not download {address} ({error!r}); the same command goes on"
+                raise ValueError(" ".join(said.split())) from None
         # archives bring their folder along, single files do not
         inner = temporary / "content" / Path(folder).name
         content = inner if inner.is_dir() else inner.parent
-        if name.startswith("tiny"):  # it publishes no sum
-            _check_tiny_imagenet(content)
         SETS[name][2](content)  # it can be read
-        # an incomplete folder makes room beside it; another process may be faster
+        # an incomplete folder makes room beside it
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
         if (root / folder).exists():
             aside = root / f"{folder}.before"
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(root / folder, aside)
             print(f"{root / folder} was incomplete: it is now {aside}")
-        try:
-            os.replace(content, root / folder)
-        except OSError:
-            if not (root / folder).exists():
-                raise
+        os.replace(content, root / folder)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fetch(address, archive, md5):
-    with urllib.request.urlopen(address, timeout=60) as source, open(archive, "wb") as target:
-        shutil.copyfileobj(source, target)
-    digest = hashlib.md5()
-    with open(archive, "rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    if md5 and digest.hexdigest() != md5:
-        raise ValueError(f"{address} arrived with MD5 {digest.hexdigest()}, not {md5}: try again")
+    """Download to ``archive``, from where an earlier call ended. ValueError: another sum; the file
+    is gone. OSError: the connection; it is kept."""
+    have = archive.stat().st_size if archive.exists() else 0
+    if not have or _md5(archive) != md5:
+        print(f"downloading {address}", flush=True)
+        request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"})
+        with urllib.request.urlopen(request, timeout=60) as source:
+            goes_on = have and source.status == 206
+            due = source.headers.get("Content-Length")
+            with open(archive, "ab" if goes_on else "wb") as target:
+                came = _copy(source, target)
+        if due and came < int(due):
+            raise OSError(f"the connection ended after {came:,} of {int(due):,} bytes")
+    if (found := _md5(archive)) != md5:
+        raise ValueError(f"{address} arrived with MD5 {found}, not {md5}: try again")
+
+
+def _copy(source, target):
+    """Copy what arrives -> number of bytes. ValueError: more than any of these files holds."""
+    came = 0
+    for block in iter(lambda: source.read(1 << 20), b""):
+        target.write(block)
+        came += len(block)
+        if came > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes arrive from {source.url}")
+        if sys.stdout.isatty():
+            print(f"\r{came / 1e6:.0f} MB", end="", flush=True)
+    return came
+
+
+def _md5(path):
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _unpack(archive, target):
@@ -399,16 +427,4 @@ def _unpack(archive, target):
         with zipfile.ZipFile(archive) as file:
             file.extractall(target)
     else:
-        os.replace(archive, target / archive.name)
-
-
-def _check_tiny_imagenet(folder):
-    train, val = (
-        len(list(folder.glob("train/*/images/*.JPEG"))),
-        len(list(folder.glob("val/images/*.JPEG"))),
-    )
-    if (train, val) != (100_000, 10_000):
-        raise ValueError(
-            f"the archive of Tiny ImageNet holds {train} + {val} images, not 100000 + 10000: try"
-            " again"
-        )
+        shutil.copy(archive, target)

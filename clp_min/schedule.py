@@ -212,7 +212,8 @@ def branches(schedules):
 
 
 def sweep(
-    setup, schedules, seed, at=None, checkpoint=None, save_every=20.0, key=None, measured=None
+    setup, schedules, seed, at=None, checkpoint=None, save_every=20.0, key=None, measured=None,
+    stop=None,
 ):
     """Train all ``schedules`` (name -> list of Phase) from one initial state; yield (epoch, state,
     names) to be measured.
@@ -226,6 +227,7 @@ def sweep(
     or data is refused.
     key: text that stands for functions without a name of their own (lambdas, closures)
     measured: () -> texts, what is on record; a checkpoint that knows more is passed over
+    stop: () -> bool, asked after every epoch: save and end here
     """
     _check_schedules(setup, schedules, at)
     owner = _owner(setup, schedules, seed, at, key) if checkpoint else None
@@ -264,6 +266,8 @@ def sweep(
         stack.append(
             (state, {name: (i + 1, 0) if over else (i, k + 1) for name, (i, k) in group.items()})
         )
+        if stop is not None and stop():
+            break
         if checkpoint and time.monotonic() - last_save > save_every:
             _save(checkpoint, owner, stack, record())
             last_save = time.monotonic()

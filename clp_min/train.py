@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clp_min.disk import whole_file
 from clp_min.seeding import generator, global_seed
 
 
@@ -409,19 +410,14 @@ MARK = b"clp_min checkpoint, SHA-256 "
 
 def save_checkpoint(path, content):
     """Write ``content`` (tensors, numbers, strings, containers) to path, after a digest of it; the
-    file before it stays as path.previous.
-
-    Under a temporary name first, so that a kill at any moment leaves a whole file.
-    """
+    file before it stays as path.previous."""
     path, buffer = Path(path), io.BytesIO()
     torch.save(content, buffer)
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # a name of its own for each process
-    digest = hashlib.sha256(buffer.getbuffer()).digest()
-    with open(new, "wb") as file:
-        file.writelines([MARK, digest, buffer.getbuffer()])
-    with suppress(FileNotFoundError):
-        os.replace(path, path.with_name(path.name + ".previous"))
-    os.replace(new, path)
+    with whole_file(path) as file:
+        file.writelines([MARK, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer()])
+        file.close()
+        with suppress(FileNotFoundError):
+            os.replace(path, path.with_name(path.name + ".previous"))
 
 
 def load_checkpoint(path, map_location=None):

@@ -33,15 +33,15 @@ def test_layout__theory_and_package_do_not_know_each_other():
     standard = {
         "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip",
         "hashlib", "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
-        "json", "math", "os", "pathlib", "pickle", "shutil", "tarfile", "tempfile", "textwrap",
-        "time", "urllib", "zipfile", "zlib",
+        "json", "math", "os", "pathlib", "pickle", "shutil", "sys", "tarfile", "textwrap",
+        "time", "urllib", "zipfile", "zlib", "fcntl",
     }
     for path in (ROOT / "clp_min").rglob("*.py"):
         drawing = {"matplotlib"} if path.name in ("plot.py", "files.py") else set()
         allowed = standard | {"numpy", "torch", "clp_min"} | drawing
         if path.parent.name == "study":
             allowed |= {"argparse", "csv", "fcntl", "functools", "itertools", "platform", "re"}
-            allowed |= {"subprocess", "sys", "threading"}
+            allowed |= {"signal", "subprocess", "sys", "threading"}
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
 
 

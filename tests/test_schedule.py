@@ -150,6 +150,22 @@ def test_sweep__resumed_equals_uninterrupted(tmp_path):
     assert [*sweep(setup(), SCHEDULES, 1, checkpoint=path, key="tests")] == []
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_sweep__asked_to_stop_it_saves_and_nothing_is_yielded_twice(tmp_path, epochs):
+    """However short the time since the last save."""
+    points, final, path = [], {}, tmp_path / "run.pt"
+    for _ in range(30):
+        asked = iter([False] * (epochs - 1) + [True] * 30)
+        saved = dict(checkpoint=path, save_every=1e9, key="tests", stop=lambda: next(asked))
+        for point, state, names in sweep(setup(), SCHEDULES, 1, **saved):
+            points.append((point, state.event, tuple(names)))
+            final |= {name: everything(state) for name in names}
+    whole = final_states(SCHEDULES)
+    assert all(same(whole[name], final[name]) for name in SCHEDULES)
+    seen = [(p, s.event, tuple(names)) for p, s, names in sweep(setup(), SCHEDULES, 1)]
+    assert points == seen
+
+
 def test_sweep__truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
     path, final = tmp_path / "run.pt", {}
     saved = dict(checkpoint=path, key="tests")

@@ -3,6 +3,7 @@ under an unfinished study, a damaged record."""
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -94,20 +95,84 @@ def test_study__csv_holds_every_number_that_is_drawn(study):
     assert [float(row[4]) for row in rows[1:]] == drawn
 
 
+def test_study__save_keeps_weights_and_all_that_was_measured(study):
+    """The weights of a schedule's end give the accuracy that was measured there."""
+    own = study("--save")
+    run(own)
+    rows = list(csv.reader(own.path("script").with_suffix(".curves.csv").open(newline="")))
+    assert rows[0] == ["seed", "schedule", "point", "quantity", "value"] and len(rows) == 23
+    for seed in (10, 11):
+        data, setup = prepare(own, seed)
+        for name, epochs in (("a", "4"), ("b", "5")):
+            weights = own.path("script").with_suffix(".weights") / f"{name}-seed{seed}.pt"
+            model = setup.model()
+            model.load_state_dict(torch.load(weights))
+            measured = [r[4] for r in rows if r[:4] == [str(seed), name, epochs, "accuracy"]]
+            assert [accuracy(model.eval(), *data.test)] == [float(value) for value in measured]
+
+
+@pytest.mark.parametrize("wrong", [
+    "--shard=", "--shard=2/2", "--shard=0/2 --workers=2", "--device=", "--device=meta",
+    "--device=cpu:7", "--device=mkldnn", "--seeds=", "--seeds=0", "--seeds=5-4",
+    "--seeds=1000000000", "--train-size=1000000000", "--train-size=0", "--workers=0",
+])
+def test_study__what_cannot_be_meant_is_refused_before_anything_is_made(study, tmp_path, wrong):
+    flag = wrong.split("=")[0]
+    with pytest.raises(ValueError, match=flag) as caught:
+        study(*wrong.split())
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "", '{"panel":', '{"series": [{}]}'])
+def test_study__a_damaged_results_file_is_named(study, content):
+    path = study().path("made_up")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match="made_up.json is no whole results file"):
+        study("--plot")
+
+
+def test_study__ctrl_c_ends_the_epoch_and_loses_nothing(study):
+    """The first one; what is trained next goes on from there, to the same result."""
+    own, before = study(), signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            for unit, epoch, state, names in own.sweep(prepare, PLAN):
+                correct = accuracy(state.model, *unit.data.test)
+                own.log.add(unit.seed, names, epoch, accuracy=correct)
+                if epoch == 1:
+                    signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    own.lock.close()
+    again, points = study(), []
+    for unit, epoch, state, names in again.sweep(prepare, PLAN):
+        points.append(epoch)
+        correct = accuracy(state.model, *unit.data.test)
+        again.log.add(unit.seed, names, epoch, accuracy=correct)
+    assert points[0] == 2
+    again.finish()
+    resumed = json.loads(again.path("made_up").read_text())
+    again.path("made_up").unlink()
+    assert run(study())["series"] == resumed["series"]
+
+
 def test_study__a_second_copy_in_the_same_folder_says_so_at_once(study, tmp_path):
     """The lock is held by a process, and goes with it, killed or not."""
     own = study()
     run(own, stop=2)
     lock = next(own.folder.glob("lock-*"))
-    code = ("import sys; from clp_min.study.work import locked; own = locked(sys.argv[1]);"
+    code = ("import sys; from clp_min.disk import locked; own = locked(sys.argv[1], '');"
             " print('held', flush=True); sys.stdin.read()")
     again = [sys.executable, "-c", code, str(lock)]
     other = subprocess.run(again, capture_output=True, text=True, input="")
-    assert "another process works on this study" in other.stderr
+    assert "another process works in " in other.stderr
     own.lock.close()
     with subprocess.Popen(again, stdin=-1, stdout=-1, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another process works on this study"):
+        with pytest.raises(ValueError, match="another process works in "):
             run(study())
         holder.kill()
     assert run(study())["panel"] == "made_up"

@@ -39,6 +39,15 @@ def test_share_of__argument_torchrun_and_slurm():
     for wrong in ("4/4", "-1/4", "1", "a/b", "0/0"):
         with pytest.raises(ValueError, match="--shard"):
             work.share_of(wrong, {})
+    for key, value in (("ID", "x"), ("STEP", "0"), ("ID", "-3"), ("COUNT", "3")):
+        with pytest.raises(ValueError, match="the Slurm array must say i/n"):
+            work.share_of(None, array | {f"SLURM_ARRAY_TASK_{key}": value})
+
+
+def test_end_with_parent__a_mark_left_in_the_environment_is_named(monkeypatch):
+    monkeypatch.setenv(work.PARENT, "3")
+    with pytest.raises(ValueError, match="CLP_WORKER_OF is set in the environment"):
+        work.end_with_parent()
 
 
 def test_deal__every_unit_once_and_no_share_too_long():

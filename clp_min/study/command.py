@@ -27,6 +27,7 @@ import torch  # noqa: E402
 import clp_min  # noqa: E402
 from clp_min import files, synthetic  # noqa: E402
 from clp_min.data import Dataset, load, missing  # noqa: E402
+from clp_min.disk import locked  # noqa: E402
 from clp_min.identity import tensor_digest  # noqa: E402
 from clp_min.study import plot, work  # noqa: E402
 from clp_min.study.panel import Panel, standard_seeds  # noqa: E402
@@ -76,6 +77,11 @@ OPTIONS = {  # flag -> keywords of add_argument
         help="formats of the figures (default: png)",
     ),
     "--csv": dict(action="store_true", help="write what is drawn as PANEL.csv too"),
+    "--save": dict(
+        action="store_true",
+        help="keep the weights at the end of every schedule (SCRIPT.weights/, for torch.load) and"
+        " all that was measured (SCRIPT.curves.csv)",
+    ),
     "--set": dict(
         nargs="+", action="extend", metavar="NAME=VALUE", default=[],
         help="change settings of the script's Config, like lr=0.1; a variant of its own",
@@ -119,7 +125,7 @@ class Study:
                 f"no settings for --data {self.data} --scale {self.scale}; there are: {possible}"
             )
         self.config = _changed(configs[self.data, self.scale], arguments.set)
-        self.seeds = _seeds(arguments.seeds or str(self.config.seeds))
+        self.seeds = _seeds(str(self.config.seeds) if arguments.seeds is None else arguments.seeds)
         self.panels = [panel for panel in panels if panel.__name__ in arguments.only]
         self.is_default = (self.data, self.scale, self.variant) == (default["quick"], "quick", "")
         # the machine
@@ -186,7 +192,8 @@ class Study:
         if not self.arguments.dry_run:
             self.folder.mkdir(parents=True, exist_ok=True)
             if work.PARENT not in os.environ and self.lock is None:
-                self.lock = work.locked(self.folder / f"lock-{self.share[0]}of{self.share[1]}")
+                own = self.folder / f"lock-{self.share[0]}of{self.share[1]}"
+                self.lock = locked(own, "wait for it, or give another --out")
         self.work = work.Work(self, setups, plans, disk, before)
         for unit in self.work.todo():
             data, setup = prepared(unit.seed, unit.label)
@@ -314,6 +321,9 @@ class Study:
                 return
         for panel in self.panels:
             self._tell(self.measured(panel))
+        if self.arguments.save:
+            curves = self.path(self.script.stem).with_suffix(".curves.csv")
+            write_csv(curves, self.log.rows(), ["seed", "schedule", "point", "quantity", "value"])
         shutil.rmtree(self.folder, ignore_errors=True)
         # another study lies there, or another process was faster
         with contextlib.suppress(OSError):
@@ -352,7 +362,7 @@ class Study:
         write_json(path, result)
         figure = draw_files(panel, path, self.arguments.format)[0]
         if self.arguments.csv:
-            write_csv(path.with_suffix(".csv"), result)
+            write_csv(path.with_suffix(".csv"), drawn(result), DRAWN)
         n = len(self.seeds)
         more = panel.seeds_to_decide() if panel.verdict == "undecided" else None
         decides = f" (n = {more} would decide, with mean and deviation as they are)" * bool(more)
@@ -378,10 +388,15 @@ class Study:
             )
         for path in paths:
             if path.exists():
-                result = json.loads(path.read_text())
-                print("drew", *draw_files(Panel.from_dict(result), path, self.arguments.format))
+                try:
+                    result = json.loads(path.read_text())
+                    print("drew", *draw_files(Panel.from_dict(result), path, self.arguments.format))
+                except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    raise ValueError(
+                        f"{path} is no whole results file ({error!r}): run without --plot"
+                    ) from None
                 if self.arguments.csv:
-                    write_csv(path.with_suffix(".csv"), result)
+                    write_csv(path.with_suffix(".csv"), drawn(result), DRAWN)
             else:
                 print(f"{path} does not exist: run without --plot first")
 
@@ -389,6 +404,7 @@ class Study:
         """What an unfinished study must agree in to be gone on with."""
         config, only = described(self.config), [panel.__name__ for panel in self.panels]
         parts = [config, only, self.data, self.device.type, self.variant, self.digest, self.sizes]
+        parts += ["save"] * self.arguments.save
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
     def _source(self):
@@ -423,14 +439,15 @@ def command_line(main):
     """Run a script's main(): one line for an error, a clean stop on Ctrl-C."""
     try:
         main()
-    except (ValueError, ArithmeticError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
+        sys.exit(f"error: {error or type(error).__name__}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from here, at most half a minute back")
+        said = "\nstopped; the same command goes on from here, at most half a minute back"
+        sys.exit(1 if work.PARENT in os.environ else said)
 
 
 def parse(script, panels, configs, argv, options):
-    """The arguments as given; --data may be None. ValueError: a number below 1."""
+    """The arguments as given; --data may be None. ValueError: what cannot be meant."""
     names = [panel.__name__ for panel in panels]
     parser = argparse.ArgumentParser(
         prog=script.name, description=ast.get_docstring(ast.parse(script.read_text())),
@@ -454,8 +471,14 @@ def parse(script, panels, configs, argv, options):
         raise SystemExit(0)
     for flag in ("threads", "workers", "train_size"):
         given = getattr(arguments, flag)
-        if given is not None and given < 1:
-            raise ValueError(f"--{flag.replace('_', '-')} must be at least 1, got {given}")
+        if given is not None and not 0 < given <= 10_000_000:
+            flag = flag.replace("_", "-")
+            raise ValueError(f"--{flag} must lie in 1 to 10,000,000, got {given}")
+    given = arguments.shard is not None and arguments.workers is not None
+    if given and work.PARENT not in os.environ:
+        raise ValueError("--shard and --workers exclude each other: give one of them")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file: give a folder")
     return arguments
 
 
@@ -488,15 +511,21 @@ def _changed(config, settings):
     return config
 
 
-def write_csv(path, result):
-    """What a result draws, a row for each number: axes, curve, x, seed (empty if exact), value."""
-    rows = [["axes", "curve", "x", "seed", "value"]]
+DRAWN = ["axes", "curve", "x", "seed", "value"]
+
+
+def drawn(result):
+    """What a result draws, a row for each number; the seed is empty if it is exact."""
     for one in result["series"]:
         seeds = result["seeds"] if len(one["values"]) == len(result["seeds"]) else [""]
         for seed, values in zip(seeds, one["values"]):
-            rows += [[one["y"], one["label"], x, seed, v] for x, v in zip(one["x"], values)]
+            yield from ([one["y"], one["label"], x, seed, v] for x, v in zip(one["x"], values))
+
+
+def write_csv(path, rows, header):
+    """A table as CSV."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([header, *rows])
     write_atomically(path, text.getvalue())
 
 
@@ -540,7 +569,9 @@ def _variant(arguments, options):
 def _usable_device(arguments):
     cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     paper = arguments.scale == "paper" and torch.cuda.is_available()
-    name = arguments.device or (cuda if paper else "cpu")
+    name = (cuda if paper else "cpu") if arguments.device is None else arguments.device
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d{1,3})?", name):
+        raise ValueError(f"--device takes cpu, cuda, cuda:1, mps or xpu, got {name!r}")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

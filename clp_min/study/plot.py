@@ -6,7 +6,6 @@ imported where something is drawn: it takes half a second, of ``--help`` too.
 """
 
 import math
-import os
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clp_min.disk import whole_file
 from clp_min.study.panel import would_change
 
 STYLE = {
@@ -80,13 +80,12 @@ def save(picture, path):
     """Write the figure under a temporary name, then rename; the format is
     that of ``path``'s ending."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.new"
     kind = str(path).rsplit(".", 1)[1]
     metadata = (
         {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
     )
-    picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        picture.savefig(file, format=kind, dpi=150, metadata=metadata)
 
 
 def contact_sheet(rows, title=""):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clp_min.disk import whole_file
+
+
 
 class Log:
     """Measurements keyed by (seed, schedule name, point), appended to a file as they come.
@@ -42,8 +45,11 @@ class Log:
             lines += json.dumps([seed, name, point, values]) + "\n"
         if self.path is not None:
             torn = self.path.exists() and self.path.stat().st_size > 0 and not self._whole()
-            with open(self.path, "a") as file:
-                file.write("\n" * torn + lines)
+            try:
+                with open(self.path, "a") as file:
+                    file.write("\n" * torn + lines)
+            except OSError as error:
+                raise OSError(f"{self.path} cannot be written ({error.strerror})") from None
 
     def _whole(self):
         with open(self.path, "rb") as file:
@@ -55,6 +61,13 @@ class Log:
         points = self.points.get((seed, str(name)), {})
         chosen = sorted(p for p in points if key in points[p])
         return chosen, [points[p][key] for p in chosen]
+
+    def rows(self):
+        """[seed, schedule, point, quantity, value] of everything measured, in order."""
+        found = [[*key, point, quantity, value] for key, points in self.points.items()
+                 for point, values in points.items() for quantity, value in values.items()
+                 if quantity != "done"]
+        return sorted(found, key=lambda row: row[:4])
 
 
 class Results:
@@ -115,11 +128,9 @@ def mean_and_error(values):
 
 def write_atomically(path, content):
     """Write text or bytes under a temporary name, then rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # a name of its own for each process
-    (new.write_bytes if isinstance(content, bytes) else new.write_text)(content)
-    os.replace(new, path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
 
 
 def write_json(path, content):

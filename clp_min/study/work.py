@@ -8,10 +8,12 @@ the environment of torchrun or of a Slurm array).
 """
 
 import contextlib
+import io
 import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,12 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from clp_min.data import Dataset
 from clp_min.models import parameter_count
 from clp_min.schedule import branches, distinct_epochs, sweep
+from clp_min.study.record import write_atomically
 from clp_min.train import Setup, cross_entropy, fresh_state, training_step
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 # in the environment of a process that another one started: the other's number
 PARENT = "CLP_WORKER_OF"
@@ -69,7 +67,7 @@ class Work:
     """
 
     def __init__(self, study, setups, plans, disk=0.0, before=None):
-        self.study, self.workers = study, []
+        self.study, self.workers, self.stopping = study, [], False
         self.started, self.epochs_done, self.last_print = time.monotonic(), 0, 0.0
         # what an epoch costs, and what every unit costs
         flops = {label: flops_per_example(one) * len(one.x) for label, one in setups.items()}
@@ -87,7 +85,9 @@ class Work:
         (share, n) = study.share
         if n == 1:
             n = min(study.processes(), len(self.units))
-        mine = [i for i in deal(costs, n)[share] if not self.is_done(self.units[i])]
+        shares = deal(costs, min(n, len(costs)))  # those beyond the units have nothing to do
+        mine = [i for part in shares[share : share + 1] for i in part]
+        mine = [i for i in mine if not self.is_done(self.units[i])]
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
         self._announce(sum(map(len, plans.values())), sum(epochs), alone, share, n)
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
@@ -154,16 +154,59 @@ class Work:
         file = re.sub(r"\W+", "-", f"{unit.key}-seed{unit.seed}") + ".pt"
         before, checkpoint = self.epochs_done, self.study.folder / file
         on_record = dict(key=self.study.digest, measured=partial(self._measured, unit))
-        run = sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint, **on_record)
-        for point, state, names in run:
-            yield point, state, [unit.name(name) for name in names]
-            if at is not None:
-                self.epochs_done = before + state.epoch
-            elif point > 0 and not state.event:
-                self.epochs_done += 1
-            if any(worker.poll() for worker in self.workers):
-                wait_for(self.workers)
-            self._progress(unit, state, names)
+        stop = lambda: self.stopping  # noqa: E731
+        run = sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint, stop=stop, **on_record)
+        with self._stopped_gently():
+            for point, state, names in run:
+                yield point, state, [unit.name(name) for name in names]
+                if self.study.arguments.save:
+                    self._save_weights(unit, state, names, at)
+                if at is not None:
+                    self.epochs_done = before + state.epoch
+                elif point > 0 and not state.event:
+                    self.epochs_done += 1
+                if any(worker.poll() for worker in self.workers) and not self.stopping:
+                    wait_for(self.workers)
+                self._progress(unit, state, names)
+            if self.stopping:
+                for worker in self.workers:
+                    worker.wait()
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _stopped_gently(self):
+        """Within it the first Ctrl-C lets all processes end their epoch and save what they have;
+        the second one stops at once."""
+
+        def ask(*_):
+            self.stopping = True
+            signal.signal(signal.SIGINT, before)
+            for worker in self.workers:
+                worker.send_signal(signal.SIGINT)
+            if PARENT not in os.environ:
+                print("\nstopping after this epoch; Ctrl-C again stops at once", flush=True)
+
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:  # ignored, or someone else's
+            yield
+            return
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _save_weights(self, unit, state, names, at):
+        """Weights at the end of a schedule, or where it is not known before: so far."""
+        for name in names:
+            phases = unit.schedules[name]
+            open_end = at is not None or any(phase.until for phase in phases)
+            if open_end or state.epoch == sum(phase.epochs for phase in phases):
+                content = io.BytesIO()
+                torch.save(state.model.state_dict(), content)
+                readable = re.sub(r"\W+", "-", f"{unit.name(name)}-seed{unit.seed}")
+                folder = self.study.path(self.study.script.stem).with_suffix(".weights")
+                write_atomically(folder / f"{readable}.pt", content.getvalue())
 
     def _progress(self, unit, state, names):
         terminal, now = sys.stdout.isatty(), time.monotonic()
@@ -222,13 +265,13 @@ def share_of(text, environment):
     if text is None and "RANK" in environment and "WORLD_SIZE" in environment:
         source, text = "RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}"
     elif text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
-        number, first, step = (
-            int(environment.get(f"SLURM_ARRAY_TASK_{key}", default))
-            for key, default in (("ID", 0), ("MIN", 0), ("STEP", 1))
-        )
-        source = "the Slurm array"
-        text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
-    match = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
+        keys = (("ID", "0"), ("MIN", "0"), ("STEP", "1"))
+        numbers = [environment.get(f"SLURM_ARRAY_TASK_{key}", default) for key, default in keys]
+        source, text = "the Slurm array", " ".join(numbers)
+        if all(re.fullmatch(r"\d{1,9}", number) for number in numbers) and int(numbers[2]):
+            number, first, step = map(int, numbers)
+            text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
+    match = re.fullmatch(r"(\d+)/(\d+)", "0/1" if text is None else text)
     if not match or int(match[1]) >= int(match[2]):
         raise ValueError(
             f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}"
@@ -284,8 +327,13 @@ def start_workers(script, argv, n):
 def end_with_parent():
     """In a worker: end it within a second of the script that started it (killed, say).
 
-    The same command will go on from its log.
+    The same command will go on from its log. ValueError: this process is no worker.
     """
+    if str(os.getppid()) != os.environ[PARENT]:
+        raise ValueError(
+            f"{PARENT} is set in the environment, which is how a script marks the processes that it"
+            " starts: unset it"
+        )
 
     def watch():
         while str(os.getppid()) == os.environ[PARENT]:
@@ -303,24 +351,6 @@ def wait_for(workers):
             f"{sum(map(bool, failed))} of {len(workers)} other processes failed; the same command"
             " goes on from here"
         )
-
-
-def locked(path):
-    """An open file that only one process can hold, until it ends, however it ends. ValueError:
-    another one holds it. Where the system has no such locks (Windows) nothing is locked."""
-    file = open(path, "w")
-    if fcntl is not None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.close()
-            raise ValueError(
-                f"another process works on this study in {path.parent}: wait for it, or give"
-                " another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-    return file
 
 
 def read_logs(study):
