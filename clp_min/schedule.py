@@ -216,15 +216,14 @@ def sweep(
     stop=None,
 ):
     """Train all ``schedules`` (name -> list of Phase) from one initial state; yield (epoch, state,
-    names) to be measured.
+    names) to be measured. names are the schedules that pass through this point.
 
-    names are the schedules that pass through this point. Yielded are the initial state (epoch 0),
-    the state after every event (``state.event`` is True) and after every epoch; with ``at``, a set
-    of numbers of steps, (step, state, names) at those steps instead (0 is the initial state). The
-    model is in eval mode; whoever measures must leave weights and optimizer as they are.
+    Yielded are the initial state (epoch 0), the state after every event (``state.event`` is True)
+    and after every epoch; with ``at``, a set of numbers of steps, (step, state, names) at those
+    instead (0 is the initial state). The model is in eval mode; whoever measures must leave weights
+    and optimizer as they are.
     checkpoint: a file from which a killed sweep goes on, written every ``save_every`` seconds;
-    points since then are yielded again. One that belongs to another seed, other schedules, set-up
-    or data is refused.
+    points since then are yielded again. One of another seed, schedule, set-up or data is refused.
     key: text that stands for functions without a name of their own (lambdas, closures)
     measured: () -> texts, what is on record; a checkpoint that knows more is passed over
     stop: () -> bool, asked after every epoch: save and end here
@@ -244,8 +243,7 @@ def sweep(
         stack += [(state.fork(), group) for group in groups[:-1]]
         if not groups:
             continue
-        # the phase that this group of schedules goes on with
-        group = groups[-1]
+        group = groups[-1]  # the phase that it goes on with
         index, done = next(iter(group.values()))
         phase = state.phase = schedules[next(iter(group))][index]
         if done == 0:
@@ -263,9 +261,8 @@ def sweep(
         if at is None:
             yield state.epoch, state, list(group)
         over = state.rule is not None and state.rule(state)
-        stack.append(
-            (state, {name: (i + 1, 0) if over else (i, k + 1) for name, (i, k) in group.items()})
-        )
+        later = {name: (i + 1, 0) if over else (i, k + 1) for name, (i, k) in group.items()}
+        stack.append((state, later))
         if stop is not None and stop():
             break
         if checkpoint and time.monotonic() - last_save > save_every:
