@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +91,19 @@ def test_write_atomically__keeps_the_old_file_if_writing_fails(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(path, 5)
     assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_write_atomically__what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "x").mkdir()  # a folder stands in its place
+    with pytest.raises(OSError, match="x cannot be written"):
+        write_atomically(tmp_path / "x", "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux that is always full")
+def test_log__a_full_disk_is_named():
+    log = Log()
+    log.path = Path("/dev/full")
+    with pytest.raises(OSError, match="/dev/full cannot be written .No space left"):
+        log.add(0, ["a"], 1, accuracy=5.0)

@@ -130,7 +130,7 @@ def write_atomically(path, content):
     """Write text or bytes under a temporary name, then rename."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
+        file.write(content if isinstance(content, bytes) else bytes(content, "utf-8"))
 
 
 def write_json(path, content):
