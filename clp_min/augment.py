@@ -6,10 +6,14 @@ import math
 import torch
 import torch.nn.functional as F
 
+from clp_min.checks import check_real, check_tensors, check_whole
+
 
 def random_crop(x, generator, padding=4):
     """Translate each image by up to ``padding`` pixels either way; what moves in is 0, the mean
     colour of standardised data."""
+    check_tensors(x=(x, "n c h w"))
+    check_whole(padding=padding)
     n, _, h, w = x.shape
     padded = F.pad(x, (padding,) * 4)
     offset = torch.randint(2 * padding + 1, (2, n, 1), device=x.device, generator=generator)
@@ -22,6 +26,7 @@ def random_crop(x, generator, padding=4):
 
 def random_flip(x, generator):
     """Mirror each image left to right with probability 1/2."""
+    check_tensors(x=(x, "n c h w"))
     mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
     return torch.where(mirrored, x.flip(-1), x)
 
@@ -29,6 +34,8 @@ def random_flip(x, generator):
 def random_affine(x, generator, degrees=15.0, translate=0.1, scale=0.1):
     """Rotate by up to ±degrees, translate by up to ±translate of the image, scale by 1 ± scale;
     bilinear, zeros move in."""
+    check_tensors(x=(x, "n c h w"))
+    check_real(degrees=degrees, translate=translate, scale=scale)
     draw = 2 * torch.rand(4, len(x), device=x.device, generator=generator) - 1
     angle, zoom = draw[0] * math.radians(degrees), 1 + scale * draw[1]
     cos, sin = zoom * angle.cos(), zoom * angle.sin()

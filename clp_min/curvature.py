@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clp_min.checks import check_finite, check_real, check_tensors, check_whole
 from clp_min.fisher import checked_logits
 from clp_min.gradients import check_examples
 from clp_min.layer_rules import check_masks, check_modes
@@ -25,6 +26,7 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     batch_size: examples at a time; the graph is then built anew in every product, which needs less
     memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
     """
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
     size = len(x) if batch_size is None else batch_size
     check_modes(model)
     check_examples(model, x, y, size)
@@ -37,6 +39,7 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     graphs = [_gradient_graph(model, parameters, *parts[0], len(x))] if len(parts) == 1 else None
 
     def product(v):
+        check_tensors(v=(v, "p"))
         if v.shape != (sum(sizes),):
             raise ValueError(f"v must be one vector of all {sum(sizes)} parameters, got {v.shape}")
         pieces = (v if kept is None else v * kept).split(sizes)
@@ -72,8 +75,7 @@ def hessian_trace(
     fewest = {"hutchinson": 2, "hutch++": 6}
     if method not in fewest:
         raise ValueError(f'method must be "hutchinson" or "hutch++", got {method!r}')
-    if probes < fewest[method]:
-        raise ValueError(f"probes must be at least {fewest[method]} for {method}, got {probes}")
+    check_whole(fewest[method], probes=probes)
     product, kept = hessian_product(model, x, y, masks, batch_size), _flat_mask(model, masks)
 
     def signs():
@@ -106,11 +108,8 @@ def hessian_spectrum(model, x, y, steps, probes, generator=None, masks=None, bat
     it goes on with a new direction, of weight 0. ValueError: more steps than (kept) parameters.
     """
     product, kept = hessian_product(model, x, y, masks, batch_size), _flat_mask(model, masks)
-    if not 1 <= steps <= int(kept.sum()) or probes < 1:
-        raise ValueError(
-            f"steps must lie in 1..{int(kept.sum())} (parameters kept) and probes be positive, got"
-            f" {steps} and {probes}"
-        )
+    check_whole(1, int(kept.sum()), steps=steps)  # parameters kept
+    check_whole(1, probes=probes)
     rows = [_lanczos(product, kept, steps, generator) for _ in range(probes)]
     return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
 
@@ -155,6 +154,9 @@ def spectral_density(eigenvalues, weights, grid, width):
     """Density of the eigenvalues at the points ``grid`` (k,): each Ritz value a Gaussian of
     standard deviation ``width`` and of its weight, the mean over starts -> (k,), with integral 1.
     """
+    form = "starts steps"
+    check_tensors(eigenvalues=(eigenvalues, form), weights=(weights, form), grid=(grid, "k"))
+    check_real(above=0, width=width)
     bumps = torch.exp(-0.5 * ((grid[:, None, None] - eigenvalues) / width) ** 2)
     return (weights * bumps).sum(2).mean(1) / (width * (2 * torch.pi) ** 0.5)
 
@@ -170,8 +172,8 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
     if of not in ("logits", "probabilities"):
         raise ValueError(f'of must be "logits" or "probabilities", got {of!r}')
     check_modes(model)
-    if not len(x):
-        raise ValueError("x holds no examples")
+    check_tensors(x=(x, "n ..."))
+    check_whole(1, batch_size=batch_size)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in x.split(batch_size):
         part = part.detach().requires_grad_()
@@ -185,13 +187,14 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
 
 def prediction_entropy(logits):
     """Mean over examples of the entropy of softmax(logits (n, classes)), in nats."""
-    if logits.dim() != 2 or not len(logits):
-        raise ValueError(f"logits must be (n, classes), got {tuple(logits.shape)}")
+    check_tensors(logits=(logits, "n classes"))
+    check_finite(logits=logits)
     return float(entropies(logits).mean())
 
 
 def entropies(logits):
     """Entropy (n,) of softmax(logits (n, classes)) of each example, in nats, float64."""
+    check_tensors(logits=(logits, "n classes"))
     log_p = logits.double().log_softmax(1)
     return -(log_p.exp() * log_p).sum(1)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from clp_min.checks import check_tensors, check_whole
 from clp_min.files import PUBLISHED, SETS, NotFound, download_set
 
 
@@ -32,13 +33,13 @@ class Dataset:
         """From NumPy pairs; images of bytes become floats in [0, 1]. ValueError: shapes, types or
         labels that are none of such a set."""
 
-        def tensors(part, pair):
+        def check_tensors(part, pair):
             x, y = np.asarray(pair[0]), np.asarray(pair[1])
             _check_arrays(f"{name}, {part} set", classes, x, y)
             x, y = torch.tensor(np.ascontiguousarray(x)), torch.tensor(y.astype(np.int64))
             return (x.float().div_(255) if x.dtype == torch.uint8 else x), y
 
-        return Dataset(name, classes, tensors("training", train), tensors("test", test))
+        return Dataset(name, classes, check_tensors("training", train), check_tensors("test", test))
 
     def to(self, device):
         """The same set on ``device``."""
@@ -115,17 +116,19 @@ def missing(dataset):
     """What a named real set lacks of its published size, in words; "" if nothing."""
     *published, _, _ = PUBLISHED[dataset.name]
     parts = []
-    for (_, y), whole, part in zip((dataset.train, dataset.test), published, ("training", "test")):
+    for (_, y), size, part in zip((dataset.train, dataset.test), published, ("training", "test")):
         absent = dataset.classes - len(y.unique())
         classes = f" ({absent} of {dataset.classes} classes have none)" * bool(absent)
-        if len(y) != whole or absent:
-            parts.append(f"{len(y):,} of {whole:,} {part} images{classes}")
+        if len(y) != size or absent:
+            parts.append(f"{len(y):,} of {size:,} {part} images{classes}")
     return ", ".join(parts)
 
 
 def stratified(y, n, *key):
     """Indices (n,) of a random subset with the class shares of y (n,), rounded; depends on
     ``key`` alone. ValueError: n > len(y)."""
+    check_tensors(y=(y, "int n"))
+    check_whole(n=n)
     if not 0 < n <= len(y):
         raise ValueError(
             f"train size must lie in 1..{len(y)} (the set's training examples), got {n}"

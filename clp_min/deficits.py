@@ -11,6 +11,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from clp_min.checks import check_real, check_tensors, check_whole
+
 CHUNK = 4096  # images that a deficit works on at once: a blurred CIFAR-10 needs one copy, not four
 
 
@@ -36,6 +38,7 @@ def _of_labels(function, arguments, settings, x, y, generator):
 def fixed_labels(y_given):
     """The phase deficit under which the training set has these labels (n,), drawn once: those of
     ``label_noise`` or ``random_labels``."""
+    check_tensors(y_given=(y_given, "int n"))
     return partial(_given_labels, y_given)
 
 
@@ -49,14 +52,8 @@ def noise_images(x, y, generator):
 
     Standardised images have mean 0 and variance 1 too. Achille et al.'s "sensory deprivation".
     """
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
     return torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator), y
-
-
-def _require_images(x):
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(
-            f"x must be a float tensor (n, channels, height, width), got {tuple(x.shape)} {x.dtype}"
-        )
 
 
 def gaussian_blur(x, kernel_size=7, sigma=3.0):
@@ -67,12 +64,12 @@ def gaussian_blur(x, kernel_size=7, sigma=3.0):
     sigma 3 seven taps are nearly a box. ValueError: an even kernel, sigma <= 0, or a kernel whose
     half width reaches the size of the image.
     """
-    _require_images(x)
+    check_tensors(x=(x, "n c h w"))
+    check_whole(1, kernel_size=kernel_size)
+    check_real(above=0, sigma=sigma)
     half = kernel_size // 2
-    if kernel_size % 2 != 1 or sigma <= 0:
-        raise ValueError(
-            f"kernel_size must be odd and sigma positive, got {kernel_size} and {sigma}"
-        )
+    if kernel_size % 2 != 1:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     if half >= min(x.shape[-2:]):
         raise ValueError(
             f"kernel_size {kernel_size} needs images larger than {half} pixels, got"
@@ -102,11 +99,8 @@ def downsample_blur(x, size=8, antialias=False):
     True averages over the area, as PIL's resize does. The two differ, and the paper does not say
     which it used.
     """
-    _require_images(x)
-    if not 0 < size <= min(x.shape[-2:]):
-        raise ValueError(
-            f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}"
-        )
+    check_tensors(x=(x, "n c h w"))
+    check_whole(1, min(x.shape[-2:]), size=size)
     small = F.interpolate(
         x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
     )
@@ -116,11 +110,8 @@ def downsample_blur(x, size=8, antialias=False):
 def pooled_blur(x, size=4):
     """Mean over a ``size`` x ``size`` grid of cells, then bilinear back. (n, c, h, w) -> (n, c,
     h, w). The blur of the small real sets."""
-    _require_images(x)
-    if not 0 < size <= min(x.shape[-2:]):
-        raise ValueError(
-            f"size must be between 1 and the image's {tuple(x.shape[-2:])}, got {size}"
-        )
+    check_tensors(x=(x, "n c h w"))
+    check_whole(1, min(x.shape[-2:]), size=size)
     return F.interpolate(
         F.adaptive_avg_pool2d(x, size), size=x.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -128,7 +119,7 @@ def pooled_blur(x, size=4):
 
 def vertical_flip(x):
     """Every image upside down. (n, c, h, w) -> (n, c, h, w)."""
-    _require_images(x)
+    check_tensors(x=(x, "n c h w"))
     return x.flip(-2)
 
 
@@ -138,7 +129,9 @@ def permute_labels(y, permutation):
 
     ValueError: not a permutation, or a label outside it.
     """
+    check_tensors(y=(y, "int n"))
     permutation = torch.as_tensor(permutation, device=y.device)
+    check_tensors(permutation=(permutation, "int classes"))
     if permutation.device.type != "meta":
         if not torch.equal(
             permutation.sort().values, torch.arange(len(permutation), device=y.device)
@@ -147,7 +140,7 @@ def permute_labels(y, permutation):
                 f"permutation must hold every class 0..{len(permutation) - 1} once, got"
                 f" {permutation.tolist()}"
             )
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(permutation):
+        if not 0 <= int(y.min()) <= int(y.max()) < len(permutation):
             raise ValueError(
                 f"labels must lie in 0..{len(permutation) - 1}, got {int(y.min())}..{int(y.max())}"
             )
@@ -157,6 +150,7 @@ def permute_labels(y, permutation):
 def random_labels(y, generator):
     """The labels shuffled over the examples: no label has to do with its image, the class
     frequencies are kept. (n,) -> (n,)."""
+    check_tensors(y=(y, "int n"))
     return y[torch.randperm(len(y), device=y.device, generator=generator)]
 
 
@@ -167,8 +161,9 @@ def label_noise(y, fraction, classes, generator):
     The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really
     change. ValueError: fraction outside [0, 1].
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
+    check_tensors(y=(y, "int n"))
+    check_real(0, 1, fraction=fraction)
+    check_whole(1, classes=classes)
     order = torch.randperm(len(y), device=y.device, generator=generator)
     redrawn = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     redrawn[order[: round(fraction * len(y))]] = True

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clp_min.checks import check_finite, check_real, check_tensors, check_whole
+
 
 # ---- similarities: mean cosines over ordered pairs, float64; a row of zeros has cosine 0
 
@@ -50,20 +52,20 @@ def pseudo_neuron_similarity(matrix):
     """Mean cosine between the columns of W or of a change of W (h, d), the paper's pseudo-neurons:
     Fig. 2(c). Of the change that ONE example makes it is 1 up to signs, whatever was learned: the
     columns of delta F' are multiples of delta. So take a category's sum."""
+    check_tensors(matrix=(matrix, "h d"))
     return feature_similarity(matrix.T)
 
 
 def _unit_rows(features):
-    if features.dim() != 2 or not len(features):
-        raise ValueError(f"features must be (n, d), got {tuple(features.shape)}")
+    check_tensors(features=(features, "n d"))
+    check_finite(features=features)
     return F.normalize(features.double(), dim=1, eps=1e-300)
 
 
 def _by_class(features, labels):
     """(unit rows, their sums by class (classes, d), numbers of rows (classes,))."""
+    check_tensors(features=(features, "n d"), labels=(labels, "int n"))
     unit = _unit_rows(features)
-    if labels.shape != (len(unit),) or labels.is_floating_point():
-        raise ValueError(f"labels must be ({len(unit)},) integers, got {tuple(labels.shape)}")
     _, own = labels.unique(return_inverse=True)
     member = F.one_hot(own).to(unit.dtype)
     return unit, member.T @ unit, member.sum(0)
@@ -79,6 +81,7 @@ def layer_factors(model, x, y):
     delta is the gradient of each example's own cross-entropy in the layer's output. In eval mode;
     ValueError: BatchNorm in training mode, where examples have no gradient of their own.
     """
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
     layers, kept, handles = {}, {}, []
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
@@ -123,13 +126,15 @@ def common_directions(delta_w, k):
     """
     if isinstance(delta_w, (tuple, list)):
         delta, features = delta_w
+        check_tensors(delta=(delta, "n h"), features=(features, "n d"))
         scaled = delta.double() * features.double().norm(dim=1, keepdim=True)
         total = scaled.T @ scaled
     else:
+        check_tensors(delta_w=(delta_w, "n h d"))
         flat = delta_w.double().transpose(0, 1).flatten(1)  # (h, n d)
         total = flat @ flat.T
-    if not 1 <= k <= len(total):
-        raise ValueError(f"k must lie in 1..{len(total)}, got {k}")
+    check_whole(1, len(total), k=k)
+    check_finite(delta_w=total)
     vectors = torch.linalg.eigh(total)[1]
     return vectors.T.flip(0)[:k].to(_dtype(delta_w))
 
@@ -141,6 +146,9 @@ def recursive_directions(first, change, k):
     Of one matrix alone, started from its own first, this is the singular value decomposition; from
     the examples' first it is not, though it stays orthogonal.
     """
+    check_tensors(first=(first, "h"), change=(change, "h d"))
+    check_finite(first=first, change=change)
+    check_whole(1, len(first), k=k)
     directions, left = [first / first.norm()], change
     for _ in range(k - 1):
         left = left - torch.outer(directions[-1], directions[-1] @ left)
@@ -151,6 +159,7 @@ def recursive_directions(first, change, k):
 def direction_strengths(change, directions):
     """s_i = |C_i (C_i' dW)|_F (k,) of an overall change dW (h, d) along unit directions (k, h):
     Fig. 4. Already 6 to 13 to 1 at random weights: report its growth."""
+    check_tensors(change=(change, "h d"), directions=(directions, "k h"))
     return (directions.to(change.dtype) @ change).norm(dim=1)
 
 
@@ -160,6 +169,7 @@ def along_direction(w, c):
     Lemma 2 (and Lemma 1 for a change of W): V = W'C / C'C and eps = W' (I - CC'/C'C). The printed
     eps = W' - (CC'/C'C) W' multiplies from the wrong side: d x h by h x h.
     """
+    check_tensors(w=(w, "h d"), c=(c, "h"))
     c = c.to(w.dtype)
     v = w.T @ c / (c @ c)
     return v, w.T - torch.outer(v, c)
@@ -173,6 +183,8 @@ def component_strengths(w_next, c_next, gates, delta_next, features):
     the primary part (n,), of the parts i by falling s_i (n, rank), and of their sum (n,).
     gates (n, h): the derivative of the activation. delta_next (n, h'), features (n, d).
     """
+    check_tensors(w_next=(w_next, "h' h"), c_next=(c_next, "h'"), gates=(gates, "n h"),
+            delta_next=(delta_next, "n h'"), features=(features, "n d"))
     v, eps = along_direction(w_next, c_next)  # (h,), (h, h')
     c = (c_next / c_next.norm()).to(w_next.dtype)
     v = v * c_next.norm()  # of the unit direction
@@ -193,8 +205,10 @@ def direction_agreement(w, c, delta, features, change=None):
     The first cosine is 1 or -1 for any c whatever: dV(x) = -lr (c'delta) F(x). What is left is
     whether sign(-c'delta) cos(V, dF) is positive.
     """
+    check_tensors(w=(w, "h d"), c=(c, "h"), delta=(delta, "n h"), features=(features, "n d"))
     v, _ = along_direction(w, c)
     change = -(delta @ w) if change is None else change
+    check_tensors(change=(change, "n d"), features=(features, "n d"))
     sign = -torch.sign(delta @ c.to(delta.dtype)) * torch.sign(features.square().sum(1))
     return sign * F.cosine_similarity(change, v[None], dim=1, eps=1e-300)
 
@@ -203,6 +217,7 @@ def theorem2_terms(w, c, delta):
     """The two terms of Theorem 2's proof for unit c: |V|^2 C'delta and V'eps delta (n,) each, and
     sigma_max(eps) / |V|. The product of cosines is >= 0 exactly if the first is not outweighed by
     the second with the other sign: |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta."""
+    check_tensors(w=(w, "h d"), c=(c, "h"), delta=(delta, "n h"))
     c = (c / c.norm()).to(w.dtype)
     v, eps = along_direction(w, c)
     ratio = torch.linalg.matrix_norm(eps, 2) / v.norm()
@@ -215,6 +230,9 @@ def theorem2_terms(w, c, delta):
 def dormant_share(features, threshold=0.025):
     """Share of a layer's neurons whose mean |activation| over the examples is at most ``threshold``
     of the layer's mean (Sokar et al. 2023). features (n, d)."""
+    check_tensors(features=(features, "n d"))
+    check_finite(features=features)
+    check_real(0, threshold=threshold)
     size = features.abs().double().mean(0)
     return float((size <= threshold * size.mean()).double().mean())
 
@@ -222,6 +240,8 @@ def dormant_share(features, threshold=0.025):
 def effective_rank(features):
     """exp of the entropy of the normalised singular values of (n, d) features (Roy & Vetterli
     2007): between 1 and min(n, d). ValueError: all are 0."""
+    check_tensors(features=(features, "n d"))
+    check_finite(features=features)
     s = torch.linalg.svdvals(features.double())
     if not s.sum() > 0:
         raise ValueError("all features are 0: they have no effective rank")

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clp_min.checks import check_tensors, check_whole
 from clp_min.layer_rules import check_layer, check_masks, check_modes, layer_rule
 from clp_min.seeding import generator as seeded
 
@@ -73,8 +74,7 @@ def fisher_trace(
     given = not isinstance(labels, str)
     if batch_size is None:
         batch_size = 32 if method == "autograd" else _chunk(model, x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_whole(1, batch_size=batch_size)
     parts = [
         per_example_fisher(
             model, x[i : i + batch_size], labels[i : i + batch_size] if given else labels, masks,
@@ -142,6 +142,7 @@ def per_example_gradient_norms(model, x, y, masks=None):
 def residuals(p, y):
     """p - e_y (n, classes), the gradient of -log p(y|x) in the logits, for probabilities p and
     labels y (n,). No difference is formed: 1 - p_y is the sum of the others, right at every gap."""
+    check_tensors(p=(p, "n classes"), y=(y, "int n"))
     others = p.scatter(1, y[:, None], 0.0)
     return others.scatter(1, y[:, None], -others.sum(1, keepdim=True))
 
@@ -155,6 +156,7 @@ def covariance_factor(p):
     between logits. multiply: v (n, classes - 1) -> B v (n, classes); gram(rows): B'B of some
     examples, of their 128 most probable classes.
     """
+    check_tensors(p=(p, "n classes"))
     p, order = p.sort(1)
     tail = p.flip(1).cumsum(1).flip(1)
     before, after, own = tail[:, :-1], tail[:, 1:], p[:, :-1]
@@ -358,17 +360,12 @@ def _said(value):
 
 
 def _check_input(model, x, labels):
-    if not torch.is_tensor(x) or not x.dim() or not len(x):
-        raise ValueError(f"x must be a tensor of at least one example, got {_said(x)}")
+    check_tensors(x=(x, "n ..."))
     if not any(True for _ in model.parameters()):
         raise ValueError("the model has no parameters")
     if isinstance(labels, str):
         return
-    if not torch.is_tensor(labels) or labels.shape != (len(x),) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be a tensor of ({len(x)},) integers, got {_said(labels)}"
-            f" {getattr(labels, 'dtype', '')}"
-        )
+    check_tensors(x=(x, "n ..."), labels=(labels, "int n"))
 
 
 def _check_model(model, x, masks):

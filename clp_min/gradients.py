@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clp_min.checks import check_tensors, check_whole
 from clp_min.fisher import per_example_gradient_norms, residuals
 
 
@@ -39,14 +40,8 @@ def full_gradient(model, x, y, batch_size=256):
 def check_examples(model, x, y, batch_size=1):
     """ValueError: x and y of different lengths, none, labels that are no integers, or a frozen
     parameter: derivatives here are in all of them."""
-    if len(x) != len(y) or not len(x):
-        raise ValueError(
-            f"x and y must have the same length, at least 1; got {len(x)} and {len(y)}"
-        )
-    if y.is_floating_point() or batch_size < 1:
-        raise ValueError(
-            f"y must hold integers and batch_size be positive, got {y.dtype} and {batch_size}"
-        )
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_whole(1, batch_size=batch_size)
     if not all(p.requires_grad for p in model.parameters()):
         raise ValueError(
             "a parameter is frozen (requires_grad is False): the derivative is in all parameters"
@@ -62,11 +57,7 @@ def effective_gradient(gradient, direction):
     / |d|: it does not vanish with d (the paper's Theorem 2 says it does). ValueError: shapes
     differ, or a zero direction.
     """
-    if gradient.shape != direction.shape or gradient.dim() != 1:
-        raise ValueError(
-            f"gradient and direction must be vectors of one length, got {tuple(gradient.shape)}"
-            f" and {tuple(direction.shape)}"
-        )
+    check_tensors(gradient=(gradient, "p"), direction=(direction, "p"))
     squared = direction.dot(direction)
     if direction.device.type != "meta" and not squared > 0:
         raise ValueError("the direction is zero: nothing can be projected on it")
@@ -83,11 +74,11 @@ def optimum(snapshots, accuracies, top=10):
     """
     if any(float(a) != float(a) for a in accuracies):
         raise ValueError("an accuracy is nan")
-    if len(snapshots) != len(accuracies) or not len(snapshots) or top < 1:
+    if len(snapshots) != len(accuracies) or not len(snapshots):
         raise ValueError(
-            f"need as many snapshots as accuracies and top >= 1, got {len(snapshots)},"
-            f" {len(accuracies)}, {top}"
+            f"need as many snapshots as accuracies, got {len(snapshots)} and {len(accuracies)}"
         )
+    check_whole(1, top=top)
     order = sorted(range(len(snapshots)), key=lambda i: (-float(accuracies[i]), i))[:top]
     # one at a time: they may lie on disk
     total = torch.zeros_like(snapshots[order[0]], dtype=torch.float64)
@@ -104,6 +95,8 @@ def gradient_norms(model, x, y, batches, direction):
     (n, ...), y (n,); "full" is the full gradient's norm, "cosine" that of the direction
     with the negative full gradient.
     """
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(direction=(direction, "p"))
     gradients = [full_gradient(model, x[batch], y[batch]) for batch in batches]
     if sum(map(len, batches)) == len(x):  # together they are the whole set
         full = sum(gradient * (len(b) / len(x)) for gradient, b in zip(gradients, batches))
@@ -128,8 +121,9 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
     only. An example without a gradient has cosine 0. ValueError: a direction of another length, or
     zero on the kept weights; x and y of different lengths; and what the norms refuse.
     """
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"x and y must have one length, at least 1; got {len(x)} and {len(y)}")
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(direction=(direction, "p"))
+    check_whole(1, batch_size=batch_size)
     shapes = {name: p.shape for name, p in model.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
     if direction.shape != (sum(sizes),):

@@ -12,6 +12,8 @@ import math
 import numpy as np
 import torch
 
+from clp_min.checks import check_real, check_tensors, check_whole
+
 READINGS = ("joint", "per_logit", "pooled", "per_class", "label")
 
 
@@ -68,20 +70,18 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
 
 def _checked(t, reading, y, bins):
     """t (N, C) float64 and y (N,), as NumPy arrays; y None where the reading needs none."""
-    t = t.detach().double().cpu().numpy() if torch.is_tensor(t) else np.asarray(t, dtype=np.float64)
-    if t.ndim != 2 or not t.size:
-        raise ValueError(f"t must be (examples, outputs), got shape {t.shape}")
-    if int(bins) != bins:
-        raise ValueError(f"bins must be a whole number, got {bins}")
+    t = t if torch.is_tensor(t) else torch.as_tensor(np.asarray(t, dtype=np.float64))
+    check_tensors(t=(t, "N C"))
+    check_whole(1, 10_000_000, bins=bins)
     if reading not in READINGS:
         raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
     if reading in ("per_class", "label"):
-        if y is None or len(y) != len(t):
-            raise ValueError(
-                f"reading {reading!r} needs y with {len(t)} labels, got"
-                f" {'none' if y is None else len(y)}"
-            )
-        y = np.asarray(y.cpu() if torch.is_tensor(y) else y)
+        if y is None:
+            raise ValueError(f"reading {reading!r} needs y with {len(t)} labels, got none")
+        y = torch.as_tensor(y) if isinstance(y, (list, tuple, np.ndarray)) else y
+        check_tensors(t=(t, "N C"), y=(y, "int N"))
+        y = y.cpu().numpy()
+    t = t.detach().double().cpu().numpy()
     if not np.isfinite(t).all():
         raise ValueError("t holds values that are not finite")
     return t, y
@@ -94,6 +94,7 @@ def label_information(t, y, generator, **settings):
     With ten logits and 30 bins nearly every example has a cell of its own, and shuffled labels
     score as well as true ones.
     """
+    check_tensors(t=(t, "N C"), y=(y, "int N"))
     shuffled = y[torch.randperm(len(y), device=y.device, generator=generator)]
     return binned_mutual_information(t, "label", y, **settings), binned_mutual_information(
         t, "label", shuffled, **settings
@@ -109,6 +110,7 @@ def entropy(counts):
 def plug_in_bias(cells, examples):
     """First-order bias in bits of a plug-in entropy with that many occupied cells: -(K - 1) / (2
     N ln 2) (Miller 1955)."""
+    check_whole(1, cells=cells, examples=examples)
     return -(cells - 1) / (2 * examples * math.log(2))
 
 
@@ -116,8 +118,9 @@ def _cells(t, bins, low, high, outside):
     """Cell numbers (N, C) in 0..bins + 1 (0 and bins + 1: outside) and which of them count."""
     if outside not in ("clip", "extend", "drop"):
         raise ValueError(f'outside must be "clip", "extend" or "drop", got {outside!r}')
-    if bins < 1 or not low < high:
-        raise ValueError(f"bins must be positive and low < high, got {bins}, {low}, {high}")
+    check_real(low=low, high=high)
+    if not low < high:
+        raise ValueError(f"low must lie below high, got {low} and {high}")
     edges = np.linspace(low, high, bins + 1)
     cells = np.clip(np.floor((t - low) * (bins / (high - low))), 0, bins - 1).astype(np.int64)
     cells -= t < edges[cells]  # rounding of the quotient at an exact edge; also what lies below

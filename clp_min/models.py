@@ -11,6 +11,8 @@ import math
 
 from torch import nn
 
+from clp_min.checks import check_whole
+
 
 def kaiming_normal(model):
     """Weights N(0, 2 / fan-in), the last layer N(0, 1 / fan-in), biases 0 (He et al. 2015);
@@ -22,6 +24,14 @@ def kaiming_normal(model):
         )
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _input(shape, classes, sides=3, **numbers):
+    """Channels, or what else comes first, of an input of that shape."""
+    fits = isinstance(shape, (tuple, list)) and len(shape) in (sides, 3)
+    check_whole(1, **dict(zip(("channels", "height", "width"), shape if fits else [None])))
+    check_whole(1, classes=classes, **numbers)
+    return shape[0]
 
 
 def _finished(model, init):
@@ -38,6 +48,7 @@ def linear_softmax(shape, classes, bias=False, init=None):
 def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
     """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each activation
     (True), or another module made for a width."""
+    _input(shape, classes, 1)
     sizes, layers = (math.prod(shape), *hidden, classes), [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         layers.append(nn.Linear(inputs, outputs, bias=bias))
@@ -56,7 +67,7 @@ def _conv(inputs, outputs, stride=1, kernel=3, norm=True, bias=True):
 def small_cnn(shape=(3, 32, 32), classes=10, widths=(16, 32, 64), norm=False, pool=2, init=None):
     """The net of the quick scale: 3x3 convolutions, all but the first with stride 2, mean over a
     pool x pool grid, Linear."""
-    layers, inputs = [], shape[0]
+    layers, inputs = [], _input(shape, classes, pool=pool)
     for i, width in enumerate(widths):
         layers += _conv(inputs, width, stride=1 if i == 0 else 2, norm=norm)
         inputs = width
@@ -76,10 +87,11 @@ def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
     and sixth, the last two 1x1; biases throughout. The last convolution gives plain logits (some
     public code puts BatchNorm and ReLU on it). 1,621,354 parameters with BatchNorm.
     """
+    first = _input(shape, classes, width=width)
     widths, strides, kernels = (
         (width,) * 2 + (2 * width,) * 6, (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),
     )
-    layers, inputs = [], shape[0]
+    layers, inputs = [], first
     for width, stride, kernel in zip(widths, strides, kernels):
         layers += _conv(inputs, width, stride, kernel, norm)
         inputs = width
@@ -97,7 +109,7 @@ def vgg(shape=(3, 32, 32), classes=10, depth=16, norm=True, init=None):
     plans = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
     if depth not in plans:
         raise ValueError(f"depth must be one of {sorted(plans)}, got {depth}")
-    layers, inputs = [], shape[0]
+    layers, inputs = [], _input(shape, classes)
     for width, repeats in zip((64, 128, 256, 512, 512), plans[depth]):
         for _ in range(repeats):
             layers += _conv(inputs, width, norm=norm)
@@ -135,7 +147,9 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
     blocks of each of ``widths``.
 
     The default is the small net of the quick scale."""
-    layers, inputs = _conv(shape[0], widths[0], bias=False), widths[0]
+    channels = _input(shape, classes)
+    check_whole(1, **{f"width {i}": width for i, width in enumerate(widths)})
+    layers, inputs = _conv(channels, widths[0], bias=False), widths[0]
     for stage, (count, width) in enumerate(zip(repeats, widths)):
         for block in range(count):
             layers.append(BasicBlock(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
@@ -149,11 +163,13 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
 def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of
     Ash & Adams (701,466)."""
+    check_whole(1, width=width)
     return resnet(shape, classes, (2, 2, 2, 2), [width * 2**i for i in range(4)], init)
 
 
 def resnet10(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-10: one basic block per stage."""
+    check_whole(1, width=width)
     return resnet(shape, classes, (1, 1, 1, 1), [width * 2**i for i in range(4)], init)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clp_min.checks import check_finite, check_real, check_tensors, check_whole
 from clp_min.models import BasicBlock
 from clp_min.seeding import generator, global_seed
 
@@ -24,6 +25,8 @@ def layer_features(model, x, batch_size=1000):
     ValueError: no Linear layer, or BatchNorm in training mode (its features would
     depend on the batch).
     """
+    check_tensors(x=(x, "n ..."))
+    check_whole(1, batch_size=batch_size)
     modules = list(model.modules())
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     if not linear:
@@ -60,6 +63,16 @@ def layer_features(model, x, batch_size=1000):
     if len(linear) == 1 and not convolutions:
         kept[-2] = []  # the input itself
     return {layer: torch.cat(parts) for layer, parts in kept.items() if parts}
+
+
+def _checked_parts(features, target, test_features, test_target, form):
+    """ValueError: not as many targets as rows, or other features than the test set's."""
+    check_tensors(features=(features, "n f"), target=(target, form))
+    check_tensors(test_features=(test_features, "n f"), test_target=(test_target, form))
+    check_tensors(features=(features[0], "f"), test_features=(test_features[0], "f"))
+    check_finite(features=features, test_features=test_features)
+    if not target.shape[1:] == test_target.shape[1:]:
+        raise ValueError(f"targets of {tuple(target.shape)} and {tuple(test_target.shape)} differ")
 
 
 def _standardised(features, test_features):
@@ -104,6 +117,8 @@ def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES, stand
     without its optimiser's noise. standardise=False: features are centred alone, and a ridge is the
     variance of noise added to them, so that small outputs tell less. Returns a 0-dim tensor.
     """
+    _checked_parts(features, x, test_features, test_x, "n ...")
+    check_finite(x=x, test_x=test_x)
     features, test_features = features.double(), test_features.double()
     if standardise:
         features, test_features = _standardised(features, test_features)
@@ -118,6 +133,7 @@ def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES, stand
 def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
     """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,):
     least squares to one-hot targets, with ``reconstruction_loss``'s ridge. 0-dim tensor."""
+    _checked_parts(features, y, test_features, test_y, "int n")
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()
     mean = target.mean(0)
@@ -132,6 +148,7 @@ def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
 def linear_decoder(features, shape):
     """The one-layer decoder of the authors' code: Linear to an image of
     ``shape`` (channels, side, side)."""
+    check_whole(1, features=features)
     channels, side, _ = shape
     return nn.Sequential(nn.Linear(features, channels * side * side), nn.Unflatten(1, shape))
 
@@ -139,6 +156,7 @@ def linear_decoder(features, shape):
 def deconvolution_decoder(features, shape, width=64):
     """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU
     until the side (a power of two) is reached."""
+    check_whole(1, features=features, width=width)
     channels, side, _ = shape
     doublings = (side // 4).bit_length() - 1
     if 4 * 2**doublings != side or doublings < 1:
@@ -171,6 +189,9 @@ def trained_decoder_loss(
 ):
     """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error
     (the paper: 30 epochs, 3e-4, of features as they are: standardise=False). 0-dim tensor."""
+    _checked_parts(features, x, test_features, test_x, "n ...")
+    check_whole(1, epochs=epochs, batch_size=batch_size)
+    check_real(above=0, lr=lr)
     if standardise:
         features, test_features = _standardised(features, test_features)
     _fit(
@@ -189,6 +210,9 @@ def trained_probe(
     """Accuracy in percent, on held-out data, of a Linear layer ``probe`` trained with
     cross-entropy: the paper's linear classifier, with the rate of the authors' code (SGD .01
     with momentum .9, a tenth of it after ten epochs). 0-dim tensor."""
+    _checked_parts(features, y, test_features, test_y, "int n")
+    check_whole(1, epochs=epochs, batch_size=batch_size)
+    check_real(above=0, lr=lr)
     features, test_features = _standardised(features, test_features)
     optimizer = torch.optim.SGD(probe.parameters(), lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
@@ -205,6 +229,8 @@ def class_shares(features, y, classes):
     all their shares, the effective number of classes, 1 to classes; nan for an attribute
     without any.
     """
+    check_tensors(features=(features, "n attributes"), y=(y, "int n"))
+    check_whole(1, classes=classes)
     means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)
     total = means.sum(0)
     shares = means / total.clamp(min=1e-12)
@@ -218,6 +244,8 @@ def class_histograms(features, y, classes, bins=12):
     """Distribution of each attribute within each class ("learning phases", Fig. 4): features (n,
     attributes), y (n,) -> (attributes, classes, bins), shares of a class's examples, bins of
     equal width between the attribute's extremes over all."""
+    check_tensors(features=(features, "n attributes"), y=(y, "int n"))
+    check_whole(1, classes=classes, bins=bins)
     low, high = features.min(0).values, features.max(0).values
     place = (features - low) / (high - low).clamp(min=1e-12) * bins
     code = F.one_hot(place.long().clamp(max=bins - 1), bins).double()  # (n, attributes, bins)
@@ -227,6 +255,7 @@ def class_histograms(features, y, classes, bins=12):
 def fresh_decoder_loss(features, x, test_features, test_x, *key, standardise=True):
     """``trained_decoder_loss`` of a new deconvolution decoder; all its
     randomness comes from ``key``."""
+    _checked_parts(features, x, test_features, test_x, "n c h w")
     with global_seed(*key, "decoder"):
         decoder = deconvolution_decoder(features.shape[1], tuple(x.shape[1:])).to(x.device)
     g = generator(x.device, *key, "decoder batches")
@@ -236,6 +265,7 @@ def fresh_decoder_loss(features, x, test_features, test_x, *key, standardise=Tru
 
 def fresh_probe_accuracy(features, y, test_features, test_y, *key):
     """``trained_probe`` of a new Linear layer; all its randomness comes from ``key``."""
+    _checked_parts(features, y, test_features, test_y, "int n")
     with global_seed(*key, "probe"):
         probe = nn.Linear(features.shape[1], int(y.max()) + 1).to(features.device)
     g = generator(features.device, *key, "probe batches")

@@ -22,10 +22,11 @@ from functools import partial
 
 import torch
 
+from clp_min.checks import check_functions, check_real, check_tensors, check_whole
 from clp_min.identity import identity_of, tensor_digest
 from clp_min.train import (
-    apply_masks, fresh_model, fresh_optimizer, fresh_state, load_checkpoint, save_checkpoint,
-    shrink_perturb, state_from_dict, train_epoch,
+    apply_masks, check_training, fresh_model, fresh_optimizer, fresh_state, load_checkpoint,
+    save_checkpoint, shrink_perturb, state_from_dict, train_epoch,
 )
 
 
@@ -66,20 +67,16 @@ class Phase:
     until: Callable | None = None
 
     def __post_init__(self):
-        if not isinstance(self.epochs, int) or self.epochs < 0:
-            raise ValueError(f"epochs must be a whole number >= 0, got {self.epochs!r}")
-        for name in ("lr", "weight_decay", "clip"):
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        subset, whole = self.subset, (torch.int64, torch.int32)
-        if subset is not None and (subset.dim() != 1 or subset.dtype not in whole):
-            raise ValueError(
-                f"subset must be (m,) indices, got {tuple(subset.shape)} {subset.dtype}; of a mask:"
-                " mask.nonzero()[:, 0]"
-            )
+        check_whole(epochs=self.epochs, pool=self.pool)
+        check_training(self)
+        if self.batch_size is not None:
+            check_whole(1, batch_size=self.batch_size)
+        given = {key: getattr(self, key) for key in ("deficit", "select", "loss", "event")}
+        check_functions(**{key: value for key, value in given.items() if value is not None})
+        if self.pool and self.select is None:
+            raise ValueError("pool needs select: which of its examples make the batch")
+        if self.subset is not None:  # of a mask: mask.nonzero()[:, 0]
+            check_tensors(subset=(self.subset, "int m"))
         if self.until is not None and not _own_memory(self.until):
             raise ValueError(
                 "until may remember where schedules would share it: make it an object with"
@@ -120,6 +117,7 @@ def new_training_run(setup, state):
 
 def exponential(lr, decay):
     """Learning rate lr * decay^epoch."""
+    check_real(above=0, lr=lr, decay=decay)
     return partial(_exponential, lr, decay)
 
 
@@ -129,6 +127,7 @@ def _exponential(lr, decay, epoch):
 
 def step_decay(lr, factor, milestones):
     """Learning rate lr * factor^k after k of the epochs ``milestones``."""
+    check_real(above=0, lr=lr, factor=factor)
     return partial(_step_decay, lr, factor, milestones)
 
 
@@ -147,6 +146,7 @@ def redraw(setup, state):
 def shrink_and_perturb(shrink, perturb):
     """Event: train.shrink_perturb towards a newly initialised net, and a fresh optimizer
     (Ash & Adams 2020)."""
+    check_real(shrink=shrink, perturb=perturb)
     return partial(_shrink_and_perturb, shrink, perturb)
 
 
@@ -273,14 +273,18 @@ def sweep(
 
 
 def _check_schedules(setup, schedules, at):
-    """ValueError: names that are one as text, indices outside the data, points that no run has."""
+    """ValueError: none, no lists of phases, names that are one as text, indices outside the data,
+    points that no run has."""
+    lists = [own if isinstance(own, (list, tuple)) else [None] for own in schedules.values()]
+    phases = [phase for own in lists for phase in own]
+    if not schedules or not all(isinstance(phase, Phase) for phase in phases):
+        raise ValueError("schedules must be a dictionary, name -> list of Phase, not empty")
     if len({str(name) for name in schedules}) < len(schedules):
         raise ValueError(f"two schedules have the same name: {list(schedules)}")
-    if at is not None and (not at or min(at) < 0):
+    if at is not None and (not at or not all(type(k) is int and k >= 0 for k in at)):
         raise ValueError(f"at must name steps >= 0, got {at}")
     n = len(setup.x)
-    subsets = {id(p.subset): p.subset for ps in schedules.values() for p in ps}.values()
-    for subset in subsets:
+    for subset in {id(phase.subset): phase.subset for phase in phases}.values():
         if subset is None or subset.device.type == "meta":
             continue
         if not len(subset) or int(subset.min()) < 0 or int(subset.max()) >= n:

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from clp_min.checks import check_real, check_tensors, check_whole
 from clp_min.fisher import per_example_fisher
 from clp_min.sparsity import prunable_weights
 
@@ -31,17 +32,13 @@ def select_highest(scores, n):
 def select_reducible(scores, holdout_scores, n):
     """Indices of the n largest differences scores - holdout_scores (m,): Algorithm 3, lines 5 and 6
     ("ReduceFisher" and "ReducibleFisher" are one)."""
-    if scores.shape != holdout_scores.shape:
-        raise ValueError(
-            f"scores and holdout_scores must have one shape, got {tuple(scores.shape)} and"
-            f" {tuple(holdout_scores.shape)}"
-        )
+    check_tensors(scores=(scores, "m"), holdout_scores=(holdout_scores, "m"))
     return select_highest(scores - holdout_scores, n)
 
 
 def _ranked(scores, n, descending=False):
-    if scores.dim() != 1 or not 1 <= n <= len(scores):
-        raise ValueError(f"need (m,) scores and n in 1..m, got {tuple(scores.shape)} and {n}")
+    check_tensors(scores=(scores, "m"))
+    check_whole(1, len(scores), n=n)
     if scores.device.type != "meta" and scores.isnan().any():
         raise ValueError("a score is nan")
     return scores.argsort(descending=descending, stable=True)[:n]
@@ -80,6 +77,7 @@ def _by_fisher(choose, labels, model, x, y, n, generator, indices, step):
 def reducible(holdout_scores, labels="expected"):
     """Algorithm 3. holdout_scores (N,): the traces of every training example under the small net
     that was trained on the holdout set, looked up by index."""
+    check_tensors(holdout_scores=(holdout_scores, "N"))
     return partial(_reducible, holdout_scores, labels)
 
 
@@ -92,6 +90,8 @@ def hardest_first(start, steps, labels="expected"):
     """Section 4.2.1: the hardest examples first, then gradually easier ones. The batch is the
     highest n by Fisher trace of the first m of the pool, m falling in a straight line from the
     whole pool at step ``start`` to n (uniform sampling) ``steps`` later."""
+    check_whole(start=start)
+    check_whole(1, steps=steps)
     return partial(_hardest_first, start, steps, labels)
 
 
@@ -127,6 +127,7 @@ def fisher_penalty(strength):
     squared norm of the batch's mean gradient, unbiased since the mean score is 0; over the weights
     that are not 0. Labels come from torch's global generator, which a run seeds for each step.
     """
+    check_real(strength=strength)
     return partial(_fisher_penalty, strength)
 
 

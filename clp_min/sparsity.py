@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from clp_min.checks import check_real
 from clp_min.schedule import new_training_run, redraw, restart_learning_rate
 from clp_min.train import apply_masks, batch_statistics, fresh_model
 
@@ -30,8 +31,7 @@ def magnitude_masks(model, sparsity, exclude=()):
     not counted in N. Ties are cut in the order of the parameters. ValueError: sparsity outside
     [0, 1), no such weights, a name in ``exclude`` that covers none.
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
+    _check_sparsity(sparsity)
     weights = prunable_weights(model)
     for part in exclude:
         covered = [name for name in weights if f"{name}.".startswith(f"{part}.")]
@@ -48,9 +48,16 @@ def magnitude_masks(model, sparsity, exclude=()):
     return {name: part.view_as(weights[name]) for name, part in zip(weights, parts)}
 
 
+def _check_sparsity(sparsity):
+    check_real(0, sparsity=sparsity)
+    if sparsity >= 1:
+        raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
+
+
 def prune(sparsity, exclude=()):
     """Event: prune the weights as they are by ``magnitude_masks``; the masks stay in the state,
     pruned weights at 0. Optimizer and learning rate start anew."""
+    _check_sparsity(sparsity)
     return partial(_prune, sparsity, exclude)
 
 
@@ -72,6 +79,7 @@ def redraw_under_mask(setup, state):
 def prune_and_redraw(sparsity, exclude=()):
     """Event: ``prune``, then ``redraw_under_mask``. Its draw depends on seed and epoch, so it is
     the same one at every sparsity."""
+    _check_sparsity(sparsity)
     return partial(_prune_and_redraw, sparsity, exclude)
 
 
@@ -83,6 +91,7 @@ def _prune_and_redraw(sparsity, exclude, setup, state):
 def prune_and_rewind(sparsity, exclude=()):
     """Event: ``prune``, then the weights and buffers that the run began from, under the mask
     (Frankle & Carbin 2019; Sol-T of the sparse paper)."""
+    _check_sparsity(sparsity)
     return partial(_prune_and_rewind, sparsity, exclude)
 
 
@@ -106,6 +115,7 @@ def interpolated(model, start, end, alpha, x=None):
     Between two nets running statistics belong to neither: with x (n, ...) the BatchNorm buffers are
     re-estimated on it (``batch_statistics``).
     """
+    check_real(alpha=alpha)
     own = copy.deepcopy(model).eval()
     mixed = {
         name: torch.lerp(value, end[name], alpha) if value.is_floating_point() else value

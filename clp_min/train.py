@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clp_min.checks import check_functions, check_real, check_tensors, check_whole
 from clp_min.disk import whole_file
 from clp_min.seeding import generator, global_seed
 
@@ -61,17 +62,25 @@ class Setup:
     channels_last: bool = False
 
     def __post_init__(self):
-        if len(self.x) != len(self.y):
-            raise ValueError(
-                f"x and y must have the same length, got {len(self.x)} and {len(self.y)}"
-            )
-        if self.y.dtype != torch.int64:
-            raise ValueError(f"y must hold int64 labels, got {self.y.dtype}")
-        if self.batch_size < 1 or self.drop_last and self.batch_size > len(self.x):
-            raise ValueError(
-                f"batch_size must lie in 1..{len(self.x)} (the number of examples), got"
-                f" {self.batch_size}"
-            )
+        check_tensors(x=(self.x, "n ..."), y=(self.y, "int n"))
+        if self.y.device.type != "meta" and int(self.y.min()) < 0:
+            raise ValueError(f"y must hold labels from 0 on, got {int(self.y.min())}")
+        check_whole(1, len(self.x) if self.drop_last else math.inf, batch_size=self.batch_size)
+        check_functions(model=self.model, optimizer=self.optimizer, loss=self.loss)
+        check_training(self)
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(f"autocast must be torch.bfloat16 or None, got {self.autocast!r}")
+
+
+def check_training(one):
+    """ValueError: fields of a Setup or Phase that no training can have; None is left out."""
+    numbers = {key: getattr(one, key) for key in ("lr", "weight_decay")}
+    numbers = {k: v for k, v in numbers.items() if v is not None and not callable(v)}
+    check_real(0, **numbers)
+    if one.clip not in (None, math.inf):
+        check_real(above=0, clip=one.clip)
+    if one.augment is not None:
+        check_functions(augment=one.augment)
 
 
 @dataclass(eq=False)
@@ -326,6 +335,8 @@ def apply_masks(model, masks):
 @torch.no_grad()
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) of ``model`` on x (n, ...), in the mode it is in, without a graph."""
+    check_tensors(x=(x, "n ..."))
+    check_whole(1, batch_size=batch_size)
     return torch.cat([model(part) for part in x.split(batch_size)])
 
 
@@ -333,6 +344,8 @@ def predict(model, x, batch_size=1000):
 def evaluate(model, x, y, batch_size=1000):
     """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...),
     y (n,); each module's mode is put back."""
+    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_whole(1, batch_size=batch_size)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
@@ -342,7 +355,9 @@ def evaluate(model, x, y, batch_size=1000):
         loss += F.cross_entropy(logits, yb, reduction="sum")
     for module, training in modes:
         module.training = training
-    return 100 * float(correct) / len(x), float(loss) / len(x)
+    if math.isnan(loss := float(loss) / len(x)):
+        raise ValueError("the net's outputs are not finite: look at its weights and at x")
+    return 100 * float(correct) / len(x), loss
 
 
 def evaluate_both(model, data):
@@ -366,6 +381,7 @@ def shrink_perturb(model, fresh, shrink, perturb):
     scale, and BatchNorm's running statistics start anew. shrink 1, perturb 0 is a warm start (but
     for the buffers), 0 and 1 a cold one. ValueError: other parameters.
     """
+    check_real(shrink=shrink, perturb=perturb)
     ours, others = dict(model.named_parameters()), dict(fresh.named_parameters())
     if {k: p.shape for k, p in ours.items()} != {k: p.shape for k, p in others.items()}:
         raise ValueError("model and fresh must have the same parameters")
@@ -384,6 +400,7 @@ def batch_statistics(model, x):
     initialisation, shrink-perturb, redraw, prune, or between two nets. The variance is the one of
     the batch (divided by n, not n - 1). The model's own buffers do not move.
     """
+    check_tensors(x=(x, "n ..."))
     own = copy.deepcopy(model).eval()
 
     def estimate(module, inputs, named):

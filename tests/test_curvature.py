@@ -236,7 +236,7 @@ def test_hessian_spectrum__goes_on_when_the_krylov_space_is_exhausted():
     assert float((values[0] - exact).abs().max()) < 1e-10
     assert_close(weights.sum(), 1.0, EXACT)
     for steps, probes in ((0, 1), (13, 1), (3, 0)):
-        with pytest.raises(ValueError, match="steps"):
+        with pytest.raises(ValueError, match="steps|probes"):
             hessian_spectrum(model, x, y, steps, probes)
 
 

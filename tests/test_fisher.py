@@ -517,7 +517,7 @@ def test_fisher_trace__refuses_what_is_no_input():
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, x, **settings)
     for inputs, message in (
-        (x[:0], "at least one"), (x * math.nan, "finite"), (x.half(), "float16"),
+        (x[:0], "not empty"), (x * math.nan, "finite"), (x.half(), "float16"),
     ):
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, inputs)

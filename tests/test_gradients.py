@@ -33,7 +33,7 @@ def test_full_gradient__is_the_mean_of_examples_gradients():
     for batch_size in (2, 7, 100):
         assert_close(full_gradient(model, x, y, batch_size), expected, EXACT)
     assert all(p.grad is None for p in model.parameters())
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="y must be an int64 tensor .n. with n = 7"):
         full_gradient(model, x, y[:3])
 
 
@@ -62,7 +62,7 @@ def test_effective_gradient__rejects_zero_direction_and_shapes():
     g = torch.ones(4)
     with pytest.raises(ValueError, match="zero"):
         effective_gradient(g, torch.zeros(4))
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="direction must be a float tensor .p. with p = 4"):
         effective_gradient(g, torch.ones(5))
 
 

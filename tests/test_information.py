@@ -152,10 +152,11 @@ def test_plug_in_bias__first_order():
 def test_binned_mutual_information__bad_input_is_named():
     t = np.zeros((4, 3))
     for arguments, message in [
-        ((t, "mutual"), "reading"), ((t, "label"), "needs y"), ((t, "label", [1, 2]), "4 labels"),
-        ((t[0], "joint"), "shape"), ((t * np.nan, "joint"), "finite"),
+        ((t, "mutual"), "reading"), ((t, "label"), "needs y"), 
+        ((t, "label", [1, 2]), "N = 4"),
+        ((t[0], "joint"), "float tensor"), ((t * np.nan, "joint"), "finite"),
         ((t + 5, "per_logit", None, 30, -1.0, 1.0, "drop"), "no value"),
-        ((t, "joint", None, 30, 1.0, -1.0), "low < high"),
+        ((t, "joint", None, 30, 1.0, -1.0), "low must lie below high"),
         ((t, "joint", None, 30, -1.0, 1.0, "wrap"), "outside"),
         ((t + np.array([0, 5, 0]), "joint", None, 30, -1.0, 1.0, "drop"), "no example"),
     ]:

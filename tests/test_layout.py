@@ -33,8 +33,8 @@ def test_layout__theory_and_package_do_not_know_each_other():
     standard = {
         "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip",
         "hashlib", "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
-        "json", "math", "os", "pathlib", "pickle", "shutil", "sys", "tarfile", "textwrap",
-        "time", "urllib", "zipfile", "zlib", "fcntl",
+        "json", "math", "numbers", "os", "pathlib", "pickle", "shutil", "sys", "tarfile",
+        "textwrap", "time", "urllib", "zipfile", "zlib", "fcntl",
     }
     for path in (ROOT / "clp_min").rglob("*.py"):
         drawing = {"matplotlib"} if path.name in ("plot.py", "files.py") else set()

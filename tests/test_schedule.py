@@ -666,13 +666,13 @@ def test_sweep__bad_settings_are_refused():
     with pytest.raises(ValueError, match="epochs"):
         Phase(-1)
     for name in ("lr", "weight_decay", "clip"):
-        with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number"):
             Phase(1, **{name: -1.0})
     for subset in (torch.ones(96, dtype=torch.bool), torch.ones(3), torch.ones(3, 1).long()):
         with pytest.raises(ValueError, match="subset must be"):
             Phase(1, subset=subset)
     for subset in (torch.tensor([0, 96]), torch.tensor([-1]), torch.tensor([]).long()):
-        with pytest.raises(ValueError, match="subset must hold indices in 0..95"):
+        with pytest.raises(ValueError, match="subset must"):
             next(sweep(setup(), {"a": [Phase(1, subset=subset)]}, 0))
     with pytest.raises(ValueError, match="same name"):
         next(sweep(setup(), {1: [Phase(1)], "1": [Phase(2)]}, 0))

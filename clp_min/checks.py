@@ -1,0 +1,79 @@
+"""What an argument must be: a ValueError of one line with its name, what is allowed, what was
+given. Shapes, dtypes and devices are looked at wherever a function is called; values only where it
+ends on the host anyway (``check_finite``), never in a training step."""
+
+import math
+import numbers
+
+import torch
+
+
+def check_whole(low=0, high=math.inf, /, **values):
+    """Each value must be a whole number in [low, high] (not a bool)."""
+    for name, value in values.items():
+        if not _is(numbers.Integral, value) or not low <= value <= high:
+            allowed = f"from {low} on" if high == math.inf else f"in {low}..{high}"
+            raise ValueError(f"{name} must be a whole number {allowed}, got {_said(value)}")
+
+
+def check_real(low=-math.inf, high=math.inf, /, above=-math.inf, **values):
+    """Each value must be a finite number in [low, high], and larger than ``above``."""
+    for name, value in values.items():
+        finite = _is(numbers.Real, value) and math.isfinite(value)
+        if not finite or not low <= value <= high or value <= above:
+            allowed = f"in [{low:g}, {high:g}]" if high < math.inf else f"from {low:g} on"
+            allowed = f"> {above:g}" if above > -math.inf else allowed
+            raise ValueError(f"{name} must be a finite number {allowed}, got {_said(value)}")
+
+
+def check_functions(**values):
+    """Each value must be a function (a class is one, a net is none)."""
+    for name, value in values.items():
+        if not callable(value) or isinstance(value, torch.nn.Module):
+            raise ValueError(f"{name} must be a function, got {_said(value)}")
+
+
+def _is(kind, value):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _said(value):
+    """A short value as it is, of a long one its kind."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def check_tensors(**values):
+    """Each value is (tensor, what it must be): axes by letters, as in "n d", where equal letters
+    stand for equal sizes in one call and "..." for any further axes, none of them empty; "int n"
+    for int64, "bool n" for masks, else floating point. All on one device."""
+    sizes, kinds = {}, {"int": (torch.int64,), "bool": (torch.bool,)}
+    first = None
+    for name, (value, form) in values.items():
+        kind, axes = "float", form.split()
+        if axes[0] in kinds:
+            kind, axes = axes[0], axes[1:]
+        article = {"int": "an int64", "bool": "a bool"}.get(kind, "a float")
+        wanted = f"{name} must be {article} tensor ({', '.join(axes)})"
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{wanted}, got {type(value).__name__}")
+        right = value.dtype in kinds[kind] if kind in kinds else value.is_floating_point()
+        free = axes[-1] == "..."
+        named = axes[:-1] if free else axes
+        fits = value.dim() >= len(named) if free else value.dim() == len(named)
+        if not right or not fits or not value.numel():
+            raise ValueError(f"{wanted}, not empty; got {tuple(value.shape)} {value.dtype}")
+        for axis, size in zip(named, value.shape):
+            if sizes.setdefault(axis, size) != size:
+                given = {n: tuple(v.shape) for n, (v, _) in values.items()}
+                raise ValueError(f"{wanted} with {axis} = {sizes[axis]}, got {given}")
+        first = value if first is None else first
+        if value.device != first.device:
+            raise ValueError(f"{name} is on {value.device}, the others on {first.device}")
+
+
+def check_finite(**values):
+    """Each tensor must hold finite numbers. The device is waited for."""
+    for name, value in values.items():
+        if value.device.type != "meta" and not bool(value.isfinite().all()):
+            raise ValueError(f"{name} holds values that are not finite")
