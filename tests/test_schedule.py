@@ -680,9 +680,9 @@ def test_sweep__bad_settings_are_refused():
         next(sweep(setup(), {"a": [Phase(1)]}, 0, at=set()))
     with pytest.raises(ValueError, match="batch_size"):
         setup(batch_size=97)
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="y must be an int64 tensor"):
         setup(y=DATA.train[1].float())
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="with n = 96"):
         setup(y=DATA.train[1][:5])
 
 
