@@ -1,5 +1,5 @@
-"""The option --student, here in the root so that ``pytest --student my.py`` is understood before
-my.py is taken for a file of tests."""
+"""The options --student and --seed, here in the root so that ``pytest --student my.py`` is
+understood before my.py is taken for a file of tests."""
 
 import pytest
 
@@ -9,10 +9,17 @@ def pytest_addoption(parser):
         "--student", metavar="FILE",
         help="test the functions that FILE defines instead of ours (see tests/adapters.py)",
     )
+    parser.addoption(
+        "--seed", type=int, default=0, metavar="N",
+        help="draw the samples of Monte-Carlo tests (-m monte_carlo) from another seed",
+    )
 
 
 def pytest_configure(config):
     import adapters  # here: tests/ is on the path by now
+    import compare
+
+    compare.SEED = config.getoption("--seed")
 
     path = config.getoption("--student")
     try:

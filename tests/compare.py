@@ -8,7 +8,8 @@ EXACT = 1e-10  # an identity, in float64
 AUTODIFF = 1e-7  # a trajectory
 FD = 1e-5  # finite differences
 ORDER = 0.1  # log-log slope
-MC = 5.0  # |z| of a Monte-Carlo mean, n and seed fixed
+MC = 5.0  # |z| of a Monte-Carlo mean, n fixed
+SEED = 0  # of Monte-Carlo tests: pytest --seed
 
 
 def assert_close(actual, expected, rtol, atol=0.0):
@@ -33,10 +34,18 @@ def assert_close(actual, expected, rtol, atol=0.0):
         )
 
 
-def assert_mean(samples, expected):
-    """The mean of the samples (n,) is ``expected`` within MC standard errors."""
+def draws(*key):
+    """A NumPy generator of this run's seed."""
+    return np.random.default_rng((SEED, *key))
+
+
+def assert_mean(samples, expected, detects):
+    """The mean of the samples (n,) is ``expected`` within MC standard errors, and a mean that is
+    off by ``detects`` would be seen: with 97 % probability, so two standard errors more."""
     samples = np.asarray(samples, dtype=np.float64)
-    z = (samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples)))
+    error = samples.std(ddof=1) / np.sqrt(len(samples))
+    assert (MC + 2) * error < detects, f"sees {(MC + 2) * error:.3g}, not {detects:.3g}"
+    z = (samples.mean() - expected) / error
     assert abs(z) < MC, (
         f"mean {samples.mean():.6g} of n = {len(samples)}, expected {expected:.6g}, ratio"
         f" {samples.mean() / expected:.4g}, z = {z:.2f}"

@@ -8,6 +8,9 @@ LEDGER = []
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:  # what compares a mean of draws varies with --seed
+        if {"assert_mean", "MC"} & set(item.function.__code__.co_names):
+            item.add_marker("monte_carlo")
     if config.student_names:
         prefixes = tuple(f"test_{name}__" for name in config.student_names)
         left_out = [item for item in items if not item.name.startswith(prefixes)]
@@ -36,5 +39,6 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed():
-    torch.manual_seed(0)
+def _fixed_seed(request):
+    drawn = request.node.get_closest_marker("monte_carlo")
+    torch.manual_seed(request.config.getoption("--seed") if drawn else 0)

@@ -18,7 +18,7 @@ from adapters import (
     hessian_spectrum, hessian_trace, hessian_vector_product, jacobian_norm, magnitude_masks,
     prediction_entropy,
 )
-from compare import EXACT, FD, MC, assert_close, assert_mean
+from compare import EXACT, FD, MC, SEED, assert_close, assert_mean
 
 
 def case(kind="mlp", seed=0):
@@ -113,10 +113,10 @@ def test_hessian_trace__is_unbiased_and_its_standard_error_is_honest(method, pro
     kept = kept_places(model, masks)
     dense = oracles.hessian(model, x, y)[kept][:, kept]
     found = np.array([
-        hessian_trace(model, x, y, probes, generator("cpu", seed), masks, method)
-        for seed in range(400)
+        hessian_trace(model, x, y, probes, generator("cpu", SEED, draw), masks, method)
+        for draw in range(400)
     ])
-    assert_mean(found[:, 0], float(dense.trace()))
+    assert_mean(found[:, 0], float(dense.trace()), detects=0.3 * float(dense.trace()))
     ratio = (found[:, 1] ** 2).mean() / found[:, 0].var(ddof=1)
     assert 0.75 < ratio < 1.35
     if method == "hutchinson":
@@ -222,9 +222,10 @@ def test_hessian_spectrum__moments_over_starts_are_traces():
     """p times the mean of sum w lambda and sum w lambda^2 over 400 starts: Tr H and |H|_F^2."""
     model, x, y = case("mlp", 2)
     dense = oracles.hessian(model, x, y)
-    values, weights = hessian_spectrum(model, x, y, 6, 400, generator("cpu", 0))
-    assert_mean(len(dense) * (weights * values).sum(1), float(dense.trace()))
-    assert_mean(len(dense) * (weights * values**2).sum(1), float(dense.square().sum()))
+    values, weights = hessian_spectrum(model, x, y, 6, 400, generator("cpu", SEED))
+    trace, squared = float(dense.trace()), float(dense.square().sum())
+    assert_mean(len(dense) * (weights * values).sum(1), trace, detects=0.7 * trace)
+    assert_mean(len(dense) * (weights * values**2).sum(1), squared, detects=0.1 * squared)
 
 
 def test_hessian_spectrum__goes_on_when_the_krylov_space_is_exhausted():

@@ -16,7 +16,7 @@ from adapters import (
     accuracy, downsample_blur, gaussian_blur, label_noise, noise_images, permute_labels,
     pooled_blur, random_affine, random_crop, random_flip, random_labels, sweep, vertical_flip,
 )
-from compare import EXACT, assert_close, assert_mean
+from compare import EXACT, SEED, assert_close, assert_mean
 
 
 def picture(*shape):
@@ -101,29 +101,30 @@ def test_permute_labels__relabels_classes():
 
 def test_random_labels__keep_frequencies_and_forget_the_image():
     y = torch.arange(5000) % 5
-    shuffled = random_labels(y, generator("cpu", 0))
+    shuffled = random_labels(y, generator("cpu", SEED))
     assert torch.equal(shuffled.bincount(), y.bincount())
-    assert_mean((shuffled == y).double(), 0.2)
+    assert_mean((shuffled == y).double(), 0.2, detects=0.05)
 
 
 def test_label_noise__redraws_exactly_the_share_over_all_classes():
     y = torch.arange(9999) % 10
     for fraction in (0.0, 0.3, 0.4999, 1.0):
-        noisy, redrawn = label_noise(y, fraction, 10, generator("cpu", 0))
+        noisy, redrawn = label_noise(y, fraction, 10, generator("cpu", SEED))
         assert int(redrawn.sum()) == round(fraction * len(y)) and torch.equal(
             noisy[~redrawn], y[~redrawn]
         )
-    assert_mean((noisy != y).double(), 0.9)  # a tenth of the redrawn get their own label again
+    # a tenth of the redrawn get their own label again
+    assert_mean((noisy != y).double(), 0.9, detects=0.03)
     assert noisy.dtype == y.dtype and noisy.bincount(minlength=10).min() > 850
     with pytest.raises(ValueError, match="fraction"):
         label_noise(y, 1.5, 10, None)
 
 
 def test_noise_images__are_standard_normal_under_their_labels():
-    x, y = noise_images(torch.zeros(300, 3, 8, 8), torch.arange(300), generator("cpu", 0))
+    x, y = noise_images(torch.zeros(300, 3, 8, 8), torch.arange(300), generator("cpu", SEED))
     assert torch.equal(y, torch.arange(300)) and x.shape == (300, 3, 8, 8)
-    assert_mean(x.flatten(), 0.0)
-    assert_mean(x.flatten().square(), 1.0)
+    assert_mean(x.flatten(), 0.0, detects=0.05)
+    assert_mean(x.flatten().square(), 1.0, detects=0.05)
 
 
 DEFICITS = {
@@ -173,16 +174,17 @@ def test_random_crop__is_a_shift_with_zeros():
 def test_random_crop__all_shifts_are_equally_likely():
     x = torch.zeros(6000, 1, 3, 3)
     x[:, 0, 1, 1] = 1
-    share = random_crop(x, generator("cpu", 0), 1).mean((0, 1))
-    assert ((share - 1 / 9).abs() < 5 * (1 / 9 * 8 / 9 / 6000) ** 0.5).all()
+    cropped = random_crop(x, generator("cpu", SEED), 1)
+    for place in cropped.flatten(1).T:
+        assert_mean(place, 1 / 9, detects=0.03)
 
 
 def test_random_flip__mirrors_half():
     x = picture(2000, 1, 2, 3)
-    flipped = random_flip(x, generator("cpu", 0))
+    flipped = random_flip(x, generator("cpu", SEED))
     same = (flipped == x).flatten(1).all(1)
     assert torch.equal(flipped[~same], x[~same].flip(-1))
-    assert_mean(same.double(), 0.5)
+    assert_mean(same.double(), 0.5, detects=0.1)
 
 
 def test_random_affine__identity_and_quarter_shift():
@@ -190,11 +192,10 @@ def test_random_affine__identity_and_quarter_shift():
     assert_close(random_affine(x, generator("cpu", 0), 0.0, 0.0, 0.0), x, 1e-6)
     centred = torch.zeros(500, 1, 33, 33)
     centred[:, 0, 16, 16] = 1
-    rows = (
-        random_affine(centred, generator("cpu", 0), 0.0, 0.25, 0.0).sum((1, 3)) * torch.arange(33)
-    ).sum(1) - 16
+    moved = random_affine(centred, generator("cpu", SEED), 0.0, 0.25, 0.0)
+    rows = (moved.sum((1, 3)) * torch.arange(33)).sum(1) - 16
     assert 7 < rows.abs().max() <= 33 * 0.25 + 1e-3
-    assert_mean(rows, 0.0)
+    assert_mean(rows, 0.0, detects=2.0)  # of 8.25 pixels
 
 
 def test_augmentation__depends_on_the_generator_alone():

@@ -16,7 +16,7 @@ from clp_min.seeding import generator
 
 import oracles
 from adapters import fisher_trace, per_example_gradient_norms
-from compare import EXACT, assert_close, assert_mean
+from compare import EXACT, SEED, assert_close, assert_mean
 
 MODELS = {  # the models of the papers with few classes, each with the shape of its input
     "linear_softmax": (lambda: models.linear_softmax((12,), 5), (6, 3, 2, 2)),
@@ -134,11 +134,11 @@ def test_fisher_trace__one_pass_is_unbiased(name, labels):
     exact = fisher_trace(model, x).total
     repeated = x.repeat(500, *[1] * (x.dim() - 1))
     samples = (
-        fisher_trace(model, repeated, labels, generator=generator("cpu", 1))
+        fisher_trace(model, repeated, labels, generator=generator("cpu", SEED, 1))
         .per_example.view(500, 2)
         .mean(1)
     )
-    assert_mean(samples, oracles.fisher_trace(model, x))
+    assert_mean(samples, oracles.fisher_trace(model, x), detects=0.15 * exact)
     assert_close(exact, oracles.fisher_trace(model, x), EXACT)
 
 
@@ -186,11 +186,11 @@ def test_fisher_trace__a_thousand_classes_in_bounded_memory():
             return out
 
     with Watch():
-        trace = fisher_trace(model, x, "signs", generator=generator("cpu", 0))
+        trace = fisher_trace(model, x, "signs", generator=generator("cpu", SEED))
     assert max(largest) <= 2**22
     p = torch.softmax(model(x), 1).detach().double()
     exact = (1 - p.square().sum(1)) * (x.double().square().sum(1) + 1)
-    assert_mean((trace.per_example / exact).numpy(), 1.0)
+    assert_mean((trace.per_example / exact).numpy(), 1.0, detects=0.01)
     assert ((trace.per_example / exact - 1).abs() < 0.2).all()  # of 1,000 classes 128 are turned
 
 
@@ -201,13 +201,16 @@ def test_fisher_trace__signs_vary_less_than_labels_when_confident():
     exact = fisher_trace(model, x).total
     drawn = {
         k: np.array(
-            [fisher_trace(model, x, k, generator=generator("cpu", k, i)).total for i in range(60)]
+            [
+                fisher_trace(model, x, k, generator=generator("cpu", SEED, k, i)).total
+                for i in range(60)
+            ]
         )
         for k in ("sampled", "signs")
     }
     deviation = {k: v.std(ddof=1) / exact for k, v in drawn.items()}
     assert deviation["signs"] < 0.3 * deviation["sampled"], deviation
-    assert_mean(drawn["signs"], exact)
+    assert_mean(drawn["signs"], exact, detects=0.1 * exact)
 
 
 def test_fisher_trace__signs_vary_less_than_along_the_columns_alone():
@@ -218,14 +221,14 @@ def test_fisher_trace__signs_vary_less_than_along_the_columns_alone():
     with torch.no_grad():
         model.weight.copy_(torch.diag(logits[0]))
     x = torch.ones(4000, 10, dtype=torch.float64)
-    signs = fisher_trace(model, x, "signs", generator=generator("cpu", 1)).per_example
+    signs = fisher_trace(model, x, "signs", generator=generator("cpu", SEED, 1)).per_example
     p = logits.softmax(1)
     multiply, _ = covariance_factor(p)
     columns = torch.stack([multiply(row[None])[0] for row in torch.eye(9, dtype=torch.float64)], 1)
     assert_close(columns @ columns.T, torch.diag(p[0]) - p.T @ p, EXACT)
     plain = (columns @ (torch.randint(2, (9, 4000)) * 2.0 - 1).double()).square().sum(0) * 10
     exact = float(columns.square().sum() * 10)
-    assert_mean(plain.numpy(), exact)
+    assert_mean(plain.numpy(), exact, detects=0.01 * exact)
     assert_close(signs, [exact] * 4000, 1e-8)
     assert plain.std() > 0.03 * exact
 
@@ -269,12 +272,12 @@ def test_fisher_trace__sampled_labels_come_from_the_model():
     p = torch.softmax(model(x), 1)[0].detach()
     possible = (1 - 2 * p + p.square().sum()) * x.square().sum()
     samples = fisher_trace(
-        model, x.expand(4000, 3), "sampled", generator=generator("cpu", 0)
+        model, x.expand(4000, 3), "sampled", generator=generator("cpu", SEED)
     ).per_example
     which = (samples[:, None] - possible).abs().argmin(1)
     assert_close(samples, possible[which], EXACT)
     for c in range(4):
-        assert_mean((which == c).double().numpy(), float(p[c]))
+        assert_mean((which == c).double().numpy(), float(p[c]), detects=0.08)
 
 
 def test_fisher_trace__frozen_parameters_count():

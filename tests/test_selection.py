@@ -167,7 +167,8 @@ def test_fisher_penalty__value_gradient_and_mean():
     draws = [
         (float(fisher_penalty(-2.0)(net, x, y).detach()) - plain) / -2.0 for _ in range(400)
     ]
-    assert_mean(draws, fisher_trace(net, x, masks=masks).total)
+    total = fisher_trace(net, x, masks=masks).total
+    assert_mean(draws, total, detects=0.3 * total)
 
 
 # ---- events, masks

@@ -22,7 +22,7 @@ from clp_min.train import Setup, batch_statistics
 
 import oracles
 from adapters import magnitude_masks
-from compare import EXACT, assert_close, assert_mean
+from compare import EXACT, assert_close, assert_mean, draws
 
 
 def test_noise_measure__memorised_counts_changed_labels_alone():
@@ -98,17 +98,17 @@ def test_area__is_how_often_a_positive_scores_higher():
 
 def test_above_chance__null_and_planted():
     """No relation: mean 0 over 100 draws. All of one class on top: far above."""
-    c, rng = SimpleNamespace(permutations=100), np.random.default_rng(0)
+    c, rng = SimpleNamespace(permutations=100), draws(0)
     null = []
     for _ in range(100):
         labels = rng.integers(0, 10, 400)
         one, other = rng.permutation(400)[:20], rng.permutation(400)[:20]
         null.append(sparse_path.above_chance(labels, one, other, 10, c, rng))
     for column in np.array(null).T:
-        assert_mean(column, 0.0)
+        assert_mean(column, 0.0, detects=1.0)
     labels = np.arange(400) % 10
     one, other = (np.flatnonzero(labels == k)[:20] for k in (0, 1))
-    assert min(sparse_path.above_chance(labels, one, other, 10, c, rng)) > 8
+    assert min(sparse_path.above_chance(labels, one, other, 10, c, rng)) > 5
     assert abs(sparse_path.correlation(np.arange(9.0), -(np.arange(9.0) ** 3)) + 1) < 1e-12
 
 

@@ -13,7 +13,7 @@ from adapters import (
     null_frequency, printed_residual, relu_net_pass, split_along, theorem1_parts, theorem2_holds,
     theorem2_product, theorem3_share, two_phases,
 )
-from compare import EXACT, assert_close, assert_mean
+from compare import EXACT, assert_close, assert_mean, draws
 
 TIGHT = 1e-12
 
@@ -119,12 +119,12 @@ def test_theorem2_product__exact_condition_and_counterexamples():
 def test_null_frequency__by_sampling(h, d, expected):
     """Random weights and directions give a positive product in 65 to 86 % of cases: what any
     frequency must be held against (20,000 draws)."""
-    rng = np.random.default_rng(0)
+    rng = draws(h, d)
     assert abs(null_frequency(h, d) - expected) < 1e-4
     w = rng.normal(size=(20_000, h, d))
     c, delta = rng.normal(size=(2, 20_000, h))
     product = (c * delta).sum(1) * np.einsum("nhd,nh,nkd,nk->n", w, c, w, delta, optimize=True)
-    assert_mean(product > 0, null_frequency(h, d))
+    assert_mean(product > 0, null_frequency(h, d), detects=0.03)
     with pytest.raises(ValueError):
         null_frequency(1, 5)
 

@@ -22,7 +22,7 @@ from adapters import (
     noisy_output_loss, optimal_loss, separable_quantities, simulate, softmax_fisher_matrix,
     softmax_fisher_trace,
 )
-from compare import AUTODIFF, EXACT, FD, ORDER, assert_close, assert_mean
+from compare import AUTODIFF, EXACT, FD, ORDER, assert_close, assert_mean, draws
 
 
 def softmax(z):
@@ -88,11 +88,12 @@ def test_kl_divergence__values_and_errors():
 
 def test_softmax_fisher_trace__sampled_label_variance():
     x, _, p = linear_case(1)
-    rng = np.random.default_rng(0)
+    rng = draws(0)
     y = rng.choice(3, size=20_000, p=p[0])
     norms = (1 - 2 * p[0][y] + (p[0] ** 2).sum()) * (x[0] ** 2).sum()
-    assert_mean(norms, softmax_fisher_trace(x, p))
-    assert_mean((norms - softmax_fisher_trace(x, p)) ** 2, sampled_label_variance(x[0], p[0]))
+    trace, variance = softmax_fisher_trace(x, p), sampled_label_variance(x[0], p[0])
+    assert_mean(norms, trace, detects=0.1 * trace)
+    assert_mean((norms - trace) ** 2, variance, detects=0.1 * variance)
 
 
 def test_softmax_fisher_trace__is_largest_at_uniform_outputs():
@@ -144,7 +145,7 @@ def test_proposition1__holds_for_efficient_estimators():
     """Maximum likelihood, n = 200: n times the variance is near 1/F = 1.5 for t_3 and 2 for
     N(0, 2): among efficient estimators in large samples the order is as printed (10,000 samples;
     the likelihood's own correction of order 1/n is .05)."""
-    rng = np.random.default_rng(0)
+    rng = draws(0)
     x = rng.standard_t(3, size=(10_000, 200))
     centre = np.median(x, axis=1, keepdims=True)
     for _ in range(60):  # weighted means climb the likelihood of t_3
@@ -154,7 +155,7 @@ def test_proposition1__holds_for_efficient_estimators():
     assert np.abs(score).max() < 1e-6
     student = 200 * centre.ravel() ** 2
     normal = 200 * (math.sqrt(2) * rng.normal(size=(10_000, 200))).mean(1) ** 2
-    assert_mean(normal, 2.0)
+    assert_mean(normal, 2.0, detects=0.3)
     assert abs(student.mean() - 1.5) < 0.05 + 5 * student.std() / 100
     assert student.mean() + 5 * np.hypot(student.std(), normal.std()) / 100 < normal.mean()
 

@@ -14,7 +14,7 @@ from adapters import (
     approximate_loss, full_matrix, noisy_output_loss, optimal_loss, second_minimum, simulate,
     single_logit_loss,
 )
-from compare import EXACT, ORDER, assert_close, assert_mean
+from compare import EXACT, ORDER, SEED, assert_close, assert_mean
 
 
 def data(l, k):
@@ -284,9 +284,9 @@ def test_data__share_of_nonzero_attributes_and_sets_of_eq12():
 def test_full_matrix__assumption2_is_not_the_initialisation_it_cites():
     """"Follows common initialization schemes (He et al. 2015)": theirs has variance 2/d, the
     printed N(0, 1/d) is LeCun's. PyTorch's own initialiser, 10 x 1,000 weights: twice 1/d."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     w = torch.nn.init.kaiming_normal_(torch.empty(10, 1000, dtype=torch.float64))
-    assert_mean(w.square().numpy().ravel(), 2 / 1000)
+    assert_mean(w.square().numpy().ravel(), 2 / 1000, detects=0.5 / 1000)
 
 
 @pytest.mark.claim("phases_footnote2", verdict="holds")
