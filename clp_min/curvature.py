@@ -23,8 +23,9 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     """v (p,) -> H v (p,), a function: double backward on a graph of the gradient that is kept, so
     that many products with one H are cheap.
 
-    batch_size: examples at a time; the graph is then built anew in every product, which needs less
-    memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
+    In float32 about 5 + g / 7 of 24 bits are lost for logits g apart: take a net that fits its
+    data in float64. batch_size: examples at a time; the graph is then built anew in every product,
+    which needs less memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
     """
     check_tensors(x=(x, "n ..."), y=(y, "int n"))
     size = len(x) if batch_size is None else batch_size
@@ -186,7 +187,8 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
 
 
 def prediction_entropy(logits):
-    """Mean over examples of the entropy of softmax(logits (n, classes)), in nats."""
+    """Mean over examples of the entropy of softmax(logits (n, classes)), in nats; float32 logits g
+    apart lose 4 + log2(1 + g) of their 24 bits in it."""
     check_tensors(logits=(logits, "n classes"))
     check_finite(logits=logits)
     return float(entropies(logits).mean())

@@ -54,8 +54,8 @@ def effective_gradient(gradient, direction):
 
     The direction is the full gradient, or as the paper measures it the vector from the current
     parameters to the optimum. For g = d + noise its squared norm has mean |d|^2 + u' Sigma u, u = d
-    / |d|: it does not vanish with d (the paper's Theorem 2 says it does). ValueError: shapes
-    differ, or a zero direction.
+    / |d|: it does not vanish with d (the paper's Theorem 2 says it does). Up to five of
+    float32's bits are lost where g . d cancels. ValueError: shapes differ, or a zero direction.
     """
     check_tensors(gradient=(gradient, "p"), direction=(direction, "p"))
     squared = direction.dot(direction)
