@@ -25,7 +25,8 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
 
     In float32 about 5 + g / 7 of 24 bits are lost for logits g apart: take a net that fits its
     data in float64. batch_size: examples at a time; the graph is then built anew in every product,
-    which needs less memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters, wrong shapes.
+    which needs less memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters,
+    wrong shapes.
     """
     check_tensors(x=(x, "n ..."), y=(y, "int n"))
     size = len(x) if batch_size is None else batch_size
