@@ -14,11 +14,18 @@ import math
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+
+import matplotlib.pyplot  # noqa: F401 (these are imported once, for all mutants)
+import numpy  # noqa: F401
+import pytest
+import torch  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 APART = {"files.py", "__init__.py", "identity.py"}  # no numbers
@@ -106,6 +113,28 @@ class Replace(ast.NodeTransformer):
         return self.new if node is self.old else self.generic_visit(node)
 
 
+def tested(folder, arguments, limit):
+    """Exit status of pytest in a copy of the tree, None if it takes too long. In a fork of this
+    process, which has imported what takes seconds and nothing of the project."""
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        sys.path[:0] = [str(folder)]
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments])))
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
 def judged(place, folder, limit):
     """"killed", "survived", "import" or "time-out" for one mutant, tried in a copy of the tree."""
     path, _, name, _ = place
@@ -116,23 +145,21 @@ def judged(place, folder, limit):
     naming = [p for p in sorted((folder / "tests").glob("test_*.py"))
               if word in p.read_text() and p.stem not in OTHER]
     naming = naming or [folder / "tests" / f"test_{path.stem}.py"]
-    settings = dict(cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, timeout=limit,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    own = [p for p in naming if p.exists()]
-    found = "survived"
-    try:
-        for more in ([*own, "-k", f"{word}__"], own):
-            code = subprocess.run([*command, *more], **settings).returncode if own else 5
-            if code in (1, 2):
-                found = "killed" if code == 1 else "import"
-                break
-    except subprocess.TimeoutExpired:
-        found = "time-out"
+    own, found = [str(p) for p in naming if p.exists()], "survived"
+    for more in ([*own, "-k", f"{word}__"], own):
+        code = tested(folder, more, limit) if own else 5
+        if code in (1, 2, None):
+            found = {1: "killed", 2: "import", None: "time-out"}[code]
+            break
     target.write_text(text)
     if found != "killed":
         print(f"{found}: {words}", flush=True)
     return found
+
+
+def all_judged(places, folder, limit):
+    """``judged`` for each place, in one process."""
+    return [judged(place, folder, limit) for place in places]
 
 
 def interval(k, n, z=1.96):
@@ -159,16 +186,14 @@ def main():
     random.Random(arguments.seed).shuffle(everything)
     chosen = everything[: arguments.n]
     print(f"{len(chosen)} of {len(everything)} mutants of {len(paths)} modules", flush=True)
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.workers) as pool:
+    with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary) / str(i) for i in range(arguments.workers)]
         for folder in folders:
             shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git"))
-        shares = [
-            pool.submit(lambda i=i: [
-                judged(place, folders[i], arguments.limit) for place in chosen[i :: len(folders)]
-            ]) for i in range(len(folders))
-        ]
-        words = [word for share in shares for word in share.result()]
+        with ProcessPoolExecutor(arguments.workers, get_context("fork")) as pool:
+            shares = [chosen[i :: len(folders)] for i in range(len(folders))]
+            found = pool.map(all_judged, shares, folders, [arguments.limit] * len(folders))
+            words = [word for share in found for word in share]
     n = words.count("killed") + words.count("survived")
     low, high = interval(words.count("killed"), n)
     print({word: words.count(word) for word in sorted(set(words))})
