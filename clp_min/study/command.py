@@ -54,7 +54,8 @@ OPTIONS = {  # flag -> keywords of add_argument
         help="N: seeds 10, 11, … N of them; A-B: these, for looking (default: the scale's)"
     ),
     "--device": dict(
-        help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu)"
+        help="cpu, cuda, cuda:1 …; float64 is needed, which MPS lacks (default: cuda at paper scale"
+        " if there is one, else cpu)"
     ),
     "--workers": dict(
         type=int,
@@ -573,8 +574,8 @@ def _usable_device(arguments):
     if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d{1,3})?", name):
         raise ValueError(f"--device takes cpu, cuda, cuda:1, mps or xpu, got {name!r}")
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=name, dtype=torch.float64)  # measurements need it: MPS has none
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used here ({reason})") from None
     return torch.device(name)
