@@ -113,7 +113,7 @@ def test_study__save_keeps_weights_and_all_that_was_measured(study):
 
 @pytest.mark.parametrize("wrong", [
     "--shard=", "--shard=2/2", "--shard=0/2 --workers=2", "--device=", "--device=meta",
-    "--device=cpu:7", "--device=mkldnn", "--seeds=", "--seeds=0", "--seeds=5-4",
+    "--device=cpu:7", "--device=mkldnn", "--device=mps", "--seeds=", "--seeds=0", "--seeds=5-4",
     "--seeds=1000000000", "--train-size=1000000000", "--train-size=0", "--workers=0",
 ])
 def test_study__what_cannot_be_meant_is_refused_before_anything_is_made(study, tmp_path, wrong):

@@ -54,8 +54,8 @@ OPTIONS = {  # flag -> keywords of add_argument
         help="N: seeds 10, 11, … N of them; A-B: these, for looking (default: the scale's)"
     ),
     "--device": dict(
-        help="cpu, cuda, cuda:1 …; float64 is needed, which MPS lacks (default: cuda at paper scale"
-        " if there is one, else cpu)"
+        help="cpu, cuda, cuda:1 … (default: cuda at paper scale if there is one, else cpu); MPS"
+        " has no float64, in which everything is measured"
     ),
     "--workers": dict(
         type=int,
@@ -571,12 +571,12 @@ def _usable_device(arguments):
     cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     paper = arguments.scale == "paper" and torch.cuda.is_available()
     name = (cuda if paper else "cpu") if arguments.device is None else arguments.device
-    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d{1,3})?", name):
-        raise ValueError(f"--device takes cpu, cuda, cuda:1, mps or xpu, got {name!r}")
+    if not re.fullmatch(r"cpu|(cuda|xpu)(:\d{1,3})?", name):
+        raise ValueError(f"--device takes cpu, cuda, cuda:1 or xpu, with float64, got {name!r}")
     try:
-        torch.empty(0, device=name, dtype=torch.float64)  # measurements need it: MPS has none
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        torch.empty(0, device=name, dtype=torch.float64)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:200]
         raise ValueError(f"--device {name} cannot be used here ({reason})") from None
     return torch.device(name)
 
