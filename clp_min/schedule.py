@@ -281,14 +281,25 @@ def _check_schedules(setup, schedules, at):
         raise ValueError("schedules must be a dictionary, name -> list of Phase, not empty")
     if len({str(name) for name in schedules}) < len(schedules):
         raise ValueError(f"two schedules have the same name: {list(schedules)}")
-    if at is not None and (not at or not all(type(k) is int and k >= 0 for k in at)):
-        raise ValueError(f"at must name steps >= 0, got {at}")
     n = len(setup.x)
+    if at is not None:
+        for step in at or [None]:
+            check_whole(**{"each step in at": step})
+        most = max(sum(_steps(setup, phase) for phase in own) for own in lists)
+        if min(at) > most:
+            raise ValueError(f"at names no step before {min(at)}, the longest schedule has {most}")
     for subset in {id(phase.subset): phase.subset for phase in phases}.values():
         if subset is None or subset.device.type == "meta":
             continue
         if not len(subset) or int(subset.min()) < 0 or int(subset.max()) >= n:
             raise ValueError(f"subset must hold indices in 0..{n - 1}, at least one")
+
+
+def _steps(setup, phase):
+    """Steps of a phase, at most."""
+    n = len(setup.x) if phase.subset is None else len(phase.subset)
+    size = setup.batch_size if phase.batch_size is None else phase.batch_size
+    return phase.epochs * (n // size if setup.drop_last else -(-n // size))
 
 
 def _owner(setup, schedules, seed, at, key):

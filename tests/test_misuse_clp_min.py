@@ -195,7 +195,8 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("setup, phase, schedules, at", [
     *((one, {}, None, None) for one in SETUPS), *(({}, one, None, None) for one in PHASES),
-    *(({}, {}, one, None) for one in SCHEDULES), *(({}, {}, None, at) for at in ({-1}, {0.5}, {})),
+    *(({}, {}, one, None) for one in SCHEDULES),
+    *(({}, {}, None, at) for at in ({-1}, {0.5}, {0.5, 1}, {}, {99})),
 ])
 def test_misuse__a_run_that_cannot_be_meant_is_refused_before_it_trains(
     setup, phase, schedules, at

@@ -676,7 +676,7 @@ def test_sweep__bad_settings_are_refused():
             next(sweep(setup(), {"a": [Phase(1, subset=subset)]}, 0))
     with pytest.raises(ValueError, match="same name"):
         next(sweep(setup(), {1: [Phase(1)], "1": [Phase(2)]}, 0))
-    with pytest.raises(ValueError, match="at must name steps"):
+    with pytest.raises(ValueError, match="each step in at must be"):
         next(sweep(setup(), {"a": [Phase(1)]}, 0, at=set()))
     with pytest.raises(ValueError, match="batch_size"):
         setup(batch_size=97)
