@@ -52,13 +52,13 @@ def revisiting_turning_point(study):
     first epoch with a training loss below 5 % of log(classes). Effects, for each net and rate:
     log2(turning point / convergence), within 1: they agree to a factor of two; points lost to the
     longest deficit, least 5; log2(longest / turning point), least .25: the turn lies inside the
-    grid. For each net: doublings by which the faster rate brings the turning point forward, least
-    .25: where the convergence goes, it goes. Control: training on blurred images converges in every
+    grid. For each net: doublings by which the faster rate brings the convergence forward, and the
+    turning point, least .25 each: where the one goes, the other goes. Control: training on blurred images converges in every
     seed. Scope: one blur; both places may share another cause.
     """
     c, effects, moved, said, curves, losses, faults = study.config, [], [], [], [], [], []
     for net in NETS:
-        turns = {}
+        turns, converges = {}, {}
         for rate in RATES:
             label = f"{net} {rate}".strip()
             correct = study.results.final("accuracy", [f"{label} blur {d}" for d in c.durations])
@@ -69,15 +69,17 @@ def revisiting_turning_point(study):
             # both places
             turns[rate] = np.maximum([c.durations[saturation(row)] for row in lost], 1)
             reached = {s: convergence(loss, s * math.log(study.classes)) for s in SHARES}
-            effects += agreement(study, label, lost[:, -1], turns[rate], reached[SHARES[1]])
+            converges[rate] = np.maximum(reached[SHARES[1]], 1)
+            effects += agreement(study, label, lost[:, -1], turns[rate], converges[rate])
             faults.append(untrained(correct[:, 0], study.classes))
-            if not np.isfinite(reached[SHARES[1]]).all():
+            if not np.isfinite(converges[rate]).all():
                 faults.append(f"training on blurred images does not converge ({label})")
             at = ", ".join(f"{e.mean():.0f} ({100 * s:g} %)" for s, e in reached.items())
             said.append(f"{label}: turns at {turns[rate].mean():.0f}, converges at {at}")
-        earlier = np.log2(turns[""] / turns["faster"])
-        unit = f"doublings earlier at the faster rate, {net}"
-        moved.append(Effect(unit, earlier, least=0.25, step=0.5))
+        for what, place in (("convergence", converges), ("turning point", turns)):
+            unit = f"doublings by which the {what} is earlier at the faster rate, {net}"
+            earlier = np.log2(place[""] / place["faster"])
+            moved.append(Effect(unit, earlier, least=0.25, step=0.5 * (what == "turning point")))
     return Panel(
         claim="the damage stops growing when training on blurred images has converged",
         effects=effects + moved, gate=next(filter(None, faults), ""),
@@ -94,7 +96,7 @@ def agreement(study, label, lost, turn, reached):
     """Effects of one net and rate: the two places agree, there is damage, the turn is inside the
     grid."""
     longest = study.config.durations[-1]
-    together, inside = np.log2(turn / np.maximum(reached, 1)), np.log2(longest / turn)
+    together, inside = np.log2(turn / reached), np.log2(longest / turn)
     return [
         Effect(f"log2 (turning / convergence), {label}", together, within=1.0, step=0.5),
         Effect(f"points of accuracy lost, {label}", lost, least=revisiting.DAMAGE,

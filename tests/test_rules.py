@@ -215,15 +215,15 @@ def probes(rise=20.0, fall=5.0, least=64, late=True):
     return mean
 
 
-def turning(turn=80, converged=90, size=50.0, speed=2):
+def turning(turn=80, converged=90, size=50.0, speed=2, same=1):
     """Damage that grows until ``turn``, and a training loss that falls at ``converged``; both
-    ``speed`` times as early at the faster rate."""
+    ``speed`` times as early at the faster rate, the loss but for a factor ``same``."""
 
     def mean(key, name, p):
         scale = speed if "faster" in name else 1
         if key == "accuracy":
             return 90.0 - size * min(duration(name) * scale / turn, 1.0)
-        return 2.3 if p * scale < converged else 0.05
+        return 2.3 if p * scale * (same if scale > 1 else 1) < converged else 0.05
 
     return mean
 
@@ -455,7 +455,7 @@ PLANTS = {
     "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
         yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0),
-        fourth=turning(speed=0.5),
+        fourth=turning(speed=0.5), fifth=turning(speed=2, same=0.5),
     ),
     "phases_fig1": dict(
         yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.0),

@@ -42,8 +42,8 @@ def verdict(effects, gate="", seeds=None, scale="", n=None, factor=1.0):
     first, which is the claim itself, reversed: "reversed". Any refuted, that is reversed or not
     reproduced: "not reproduced". Else "undecided".
     "no verdict (reason)": fewer than 5 seeds, or than 8 for more than two effects; seeds other than
-    10, 11 and so on; smoke scale; a value that is not finite; or ``gate``, why the panel's own
-    control failed.
+    10, 11 and so on; smoke scale; ``gate``, why the panel's own control failed; or a value that is
+    not finite.
 
     n, factor: the word if there were n seeds of the same mean and deviation, or if every least size
     and bound were factor times as large.
@@ -54,8 +54,8 @@ def verdict(effects, gate="", seeds=None, scale="", n=None, factor=1.0):
         ("smoke scale", scale == "smoke"),
         (f"fewer than {fewest} seeds", given < fewest),
         ("seeds other than 10, 11, …", seeds and list(seeds) != standard_seeds(len(seeds))),
-        ("a value is not finite", not all(np.isfinite(e.values).all() for e in effects)),
         (gate, bool(gate)),
+        ("a value is not finite", not all(np.isfinite(e.values).all() for e in effects)),
     ]
     for reason, holds in reasons:
         if holds:
