@@ -12,7 +12,7 @@ from clp_min.checks import check_real, check_tensors, check_whole
 def random_crop(x, generator, padding=4):
     """Translate each image by up to ``padding`` pixels either way; what moves in is 0, the mean
     colour of standardised data."""
-    check_tensors(x=(x, "n c h w"))
+    check_tensors(x=(x, "any n c h w"))
     check_whole(padding=padding)
     n, _, h, w = x.shape
     padded = F.pad(x, (padding,) * 4)
@@ -26,7 +26,7 @@ def random_crop(x, generator, padding=4):
 
 def random_flip(x, generator):
     """Mirror each image left to right with probability 1/2."""
-    check_tensors(x=(x, "n c h w"))
+    check_tensors(x=(x, "any n c h w"))
     mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
     return torch.where(mirrored, x.flip(-1), x)
 

@@ -4,6 +4,7 @@ ends on the host anyway (``check_finite``), never in a training step."""
 
 import math
 import numbers
+import sys
 
 import torch
 
@@ -19,17 +20,22 @@ def check_whole(low=0, high=math.inf, /, **values):
 def check_real(low=-math.inf, high=math.inf, /, above=-math.inf, **values):
     """Each value must be a finite number in [low, high], and larger than ``above``."""
     for name, value in values.items():
-        finite = _is(numbers.Real, value) and math.isfinite(value)
+        if isinstance(value, torch.Tensor) and not value.dim() and value.device.type != "meta":
+            value = float(value)
+        finite = _is(numbers.Real, value) and abs(value) <= sys.float_info.max  # nan fails too
         if not finite or not low <= value <= high or value <= above:
             allowed = f"in [{low:g}, {high:g}]" if high < math.inf else f"from {low:g} on"
+            allowed = "" if low == -math.inf else allowed
             allowed = f"> {above:g}" if above > -math.inf else allowed
-            raise ValueError(f"{name} must be a finite number {allowed}, got {_said(value)}")
+            raise ValueError(
+                f"{name} must be a finite number{' ' * bool(allowed)}{allowed}, got {_said(value)}"
+            )
 
 
 def check_functions(**values):
-    """Each value must be a function (a class is one, a net is none)."""
+    """Each value must be callable."""
     for name, value in values.items():
-        if not callable(value) or isinstance(value, torch.nn.Module):
+        if not callable(value):
             raise ValueError(f"{name} must be a function, got {_said(value)}")
 
 
@@ -46,18 +52,20 @@ def _said(value):
 def check_tensors(**values):
     """Each value is (tensor, what it must be): axes by letters, as in "n d", where equal letters
     stand for equal sizes in one call and "..." for any further axes, none of them empty; "int n"
-    for int64, "bool n" for masks, else floating point. All on one device."""
-    sizes, kinds = {}, {"int": (torch.int64,), "bool": (torch.bool,)}
+    for int64 or int32, "label n" for int64, as the loss needs it, "any n ..." for any dtype, else
+    floating point. All on one device."""
+    sizes, kinds = {}, {"int": (torch.int64, torch.int32), "label": (torch.int64,), "any": ()}
     first = None
     for name, (value, form) in values.items():
         kind, axes = "float", form.split()
         if axes[0] in kinds:
             kind, axes = axes[0], axes[1:]
-        article = {"int": "an int64", "bool": "a bool"}.get(kind, "a float")
+        article = {"int": "an int", "label": "an int64", "any": "a"}.get(kind, "a float")
         wanted = f"{name} must be {article} tensor ({', '.join(axes)})"
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"{wanted}, got {type(value).__name__}")
-        right = value.dtype in kinds[kind] if kind in kinds else value.is_floating_point()
+        right = value.dtype in kinds.get(kind, ()) or kind == "any"
+        right = value.is_floating_point() if kind == "float" else right
         free = axes[-1] == "..."
         named = axes[:-1] if free else axes
         fits = value.dim() >= len(named) if free else value.dim() == len(named)

@@ -28,10 +28,9 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     which needs less memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters,
     wrong shapes.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
-    size = len(x) if batch_size is None else batch_size
     check_modes(model)
-    check_examples(model, x, y, size)
+    check_examples(model, x, y, 1 if batch_size is None else batch_size)
+    size = len(x) if batch_size is None else batch_size
     if y.device.type != "meta" and int(y.min()) < 0:
         raise ValueError(f"y must hold labels from 0 on, got {int(y.min())}")
     parameters = list(model.parameters())

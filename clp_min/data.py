@@ -33,13 +33,13 @@ class Dataset:
         """From NumPy pairs; images of bytes become floats in [0, 1]. ValueError: shapes, types or
         labels that are none of such a set."""
 
-        def check_tensors(part, pair):
+        def tensors(part, pair):
             x, y = np.asarray(pair[0]), np.asarray(pair[1])
             _check_arrays(f"{name}, {part} set", classes, x, y)
             x, y = torch.tensor(np.ascontiguousarray(x)), torch.tensor(y.astype(np.int64))
             return (x.float().div_(255) if x.dtype == torch.uint8 else x), y
 
-        return Dataset(name, classes, check_tensors("training", train), check_tensors("test", test))
+        return Dataset(name, classes, tensors("training", train), tensors("test", test))
 
     def to(self, device):
         """The same set on ``device``."""

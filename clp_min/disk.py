@@ -1,7 +1,7 @@
 """Files that survive a kill, a full disk and a second process."""
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -23,17 +23,18 @@ def whole_file(path):
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror or error})") from None
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name, or it could not be made
+            new.unlink()
 
 
-def locked(path, otherwise):
-    """An open file that only one process can hold, until it ends, however it ends. ValueError:
-    another one holds it; ``otherwise`` says what to do. Where the system has no such locks
-    (Windows) nothing is locked."""
+def locked(path, otherwise=None):
+    """An open file that only one process can hold, until it is closed or the process ends, however
+    it ends. ValueError: another one holds it; ``otherwise`` says what to do. None: wait for it.
+    Where the system has no such locks (Windows) nothing is locked."""
     file = open(path, "w")
     if fcntl is not None:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if otherwise is not None else 0))
         except (BlockingIOError, PermissionError):
             file.close()
             raise ValueError(f"another process works in {Path(path).parent}: {otherwise}") from None

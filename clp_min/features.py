@@ -81,7 +81,7 @@ def layer_factors(model, x, y):
     delta is the gradient of each example's own cross-entropy in the layer's output. In eval mode;
     ValueError: BatchNorm in training mode, where examples have no gradient of their own.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"))
     layers, kept, handles = {}, {}, []
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:

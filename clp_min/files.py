@@ -262,14 +262,22 @@ def _decoded(paths, cache):
     kept."""
     found = [(path.name, path.stat()) for path in paths if path.is_file()]
     names = repr([(name, entry.st_size, entry.st_mtime_ns) for name, entry in found]).encode()
-    size = len(paths) * 3 * 64 * 64
-    if cache.is_file() and cache.stat().st_size == 32 + size:
+
+    def digest(images):
+        own = hashlib.sha256(names)
+        own.update(images)
+        return own.digest()
+
+    if cache.is_file() and cache.stat().st_size == 32 + len(paths) * 3 * 64 * 64:
         kept = np.fromfile(cache, np.uint8)
-        if hashlib.sha256(names + kept[32:].tobytes()).digest() == kept[:32].tobytes():
+        if digest(kept[32:]) == kept[:32].tobytes():
             return kept[32:].reshape(-1, 3, 64, 64)
-    images = np.stack([_read(path, _jpeg) for path in paths])
+    images = np.empty((len(paths), 3, 64, 64), np.uint8)
+    for i, path in enumerate(paths):
+        images[i] = _read(path, _jpeg)
     with contextlib.suppress(OSError), whole_file(cache) as file:
-        file.write(hashlib.sha256(names + images.tobytes()).digest() + images.tobytes())
+        file.write(digest(images))
+        file.write(images)
     return images
 
 
@@ -348,12 +356,17 @@ DOWNLOADS = {
 
 def download_set(name, root):
     """Fetch the set's files, check their sums, and only then move them to their names; what lies
-    there is renamed. After a kill or a lost connection the next call goes on. ValueError: an
-    address, a sum or an archive that is wrong."""
+    there is renamed. After a kill or a lost connection the next call goes on; of several processes
+    one does it, the others wait. ValueError: an address, a sum or an archive that is wrong."""
     folder, files = DOWNLOADS[name]
-    temporary = root / f".download-{Path(folder).parts[0]}"
-    temporary.mkdir(parents=True, exist_ok=True)
-    with locked(temporary / "lock", "wait for it"):
+    temporary, lock = (root / f".download-{Path(folder).parts[0]}{end}" for end in ("", ".lock"))
+    root.mkdir(parents=True, exist_ok=True)
+    before = _place(root / folder)
+    with locked(lock), contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(lock.unlink, missing_ok=True)
+        if _place(root / folder) != before:
+            return  # another process has done it
+        temporary.mkdir(exist_ok=True)
         shutil.rmtree(temporary / "content", ignore_errors=True)
         (temporary / "content").mkdir()
         for address, md5 in files:
@@ -367,6 +380,8 @@ def download_set(name, root):
             except (
                 OSError, EOFError, http.client.HTTPException, tarfile.TarError, zipfile.BadZipFile
             ) as error:
+                if getattr(error, "code", None) == 416:  # more than all of it is there
+                    archive.unlink()
                 said = f"could not download {address} ({error!r}); the same command goes on"
                 raise ValueError(" ".join(said.split())) from None
         # archives bring their folder along, single files do not
@@ -382,6 +397,11 @@ def download_set(name, root):
             print(f"{root / folder} was incomplete: it is now {aside}")
         os.replace(content, root / folder)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _place(folder):
+    """Which folder it is, None if there is none."""
+    return folder.stat().st_ino if folder.exists() else None
 
 
 def _fetch(address, archive, md5):

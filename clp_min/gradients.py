@@ -40,7 +40,7 @@ def full_gradient(model, x, y, batch_size=256):
 def check_examples(model, x, y, batch_size=1):
     """ValueError: x and y of different lengths, none, labels that are no integers, or a frozen
     parameter: derivatives here are in all of them."""
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"))
     check_whole(1, batch_size=batch_size)
     if not all(p.requires_grad for p in model.parameters()):
         raise ValueError(
@@ -95,7 +95,7 @@ def gradient_norms(model, x, y, batches, direction):
     (n, ...), y (n,); "full" is the full gradient's norm, "cosine" that of the direction
     with the negative full gradient.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"))
     check_tensors(direction=(direction, "p"))
     gradients = [full_gradient(model, x[batch], y[batch]) for batch in batches]
     if sum(map(len, batches)) == len(x):  # together they are the whole set
@@ -121,7 +121,7 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
     only. An example without a gradient has cosine 0. ValueError: a direction of another length, or
     zero on the kept weights; x and y of different lengths; and what the norms refuse.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"))
     check_tensors(direction=(direction, "p"))
     check_whole(1, batch_size=batch_size)
     shapes = {name: p.shape for name, p in model.named_parameters()}

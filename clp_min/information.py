@@ -70,7 +70,7 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
 
 def _checked(t, reading, y, bins):
     """t (N, C) float64 and y (N,), as NumPy arrays; y None where the reading needs none."""
-    t = t if torch.is_tensor(t) else torch.as_tensor(np.asarray(t, dtype=np.float64))
+    t = _on_host(t).to(torch.float64)
     check_tensors(t=(t, "N C"))
     check_whole(1, 10_000_000, bins=bins)
     if reading not in READINGS:
@@ -78,13 +78,24 @@ def _checked(t, reading, y, bins):
     if reading in ("per_class", "label"):
         if y is None:
             raise ValueError(f"reading {reading!r} needs y with {len(t)} labels, got none")
-        y = torch.as_tensor(y) if isinstance(y, (list, tuple, np.ndarray)) else y
+        y = _on_host(y)
+        y = y if y.is_floating_point() else y.long()
         check_tensors(t=(t, "N C"), y=(y, "int N"))
-        y = y.cpu().numpy()
-    t = t.detach().double().cpu().numpy()
+        y = y.numpy()
+    t = t.numpy()
     if not np.isfinite(t).all():
         raise ValueError("t holds values that are not finite")
     return t, y
+
+
+def _on_host(values):
+    """A tensor on the CPU of numbers as they come. ValueError: they are none."""
+    if torch.is_tensor(values):
+        return values.detach().cpu()
+    values = np.asarray(values)
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"numbers are needed, got an array of {values.dtype}")
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 def label_information(t, y, generator, **settings):
@@ -94,7 +105,7 @@ def label_information(t, y, generator, **settings):
     With ten logits and 30 bins nearly every example has a cell of its own, and shuffled labels
     score as well as true ones.
     """
-    check_tensors(t=(t, "N C"), y=(y, "int N"))
+    check_tensors(y=(y, "int N"))
     shuffled = y[torch.randperm(len(y), device=y.device, generator=generator)]
     return binned_mutual_information(t, "label", y, **settings), binned_mutual_information(
         t, "label", shuffled, **settings

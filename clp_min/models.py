@@ -26,11 +26,12 @@ def kaiming_normal(model):
             nn.init.zeros_(layer.bias)
 
 
-def _input(shape, classes, sides=3, **numbers):
-    """Channels, or what else comes first, of an input of that shape."""
-    fits = isinstance(shape, (tuple, list)) and len(shape) in (sides, 3)
-    check_whole(1, **dict(zip(("channels", "height", "width"), shape if fits else [None])))
-    check_whole(1, classes=classes, **numbers)
+def _input(shape, classes, **numbers):
+    """Channels of an input (channels, height, width)."""
+    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+        raise ValueError(f"shape must be (channels, height, width), got {shape!r}")
+    check_whole(1, **dict(zip(("channels", "height", "width"), shape)), classes=classes)
+    check_whole(1, **numbers)
     return shape[0]
 
 
@@ -48,7 +49,9 @@ def linear_softmax(shape, classes, bias=False, init=None):
 def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
     """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each activation
     (True), or another module made for a width."""
-    _input(shape, classes, 1)
+    for size in shape:
+        check_whole(1, **{"a size in shape": size})
+    check_whole(1, classes=classes)
     sizes, layers = (math.prod(shape), *hidden, classes), [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         layers.append(nn.Linear(inputs, outputs, bias=bias))

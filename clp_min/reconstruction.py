@@ -25,7 +25,7 @@ def layer_features(model, x, batch_size=1000):
     ValueError: no Linear layer, or BatchNorm in training mode (its features would
     depend on the batch).
     """
-    check_tensors(x=(x, "n ..."))
+    check_tensors(x=(x, "any n ..."))
     check_whole(1, batch_size=batch_size)
     modules = list(model.modules())
     linear = [m for m in modules if isinstance(m, nn.Linear)]

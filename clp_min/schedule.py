@@ -117,7 +117,7 @@ def new_training_run(setup, state):
 
 def exponential(lr, decay):
     """Learning rate lr * decay^epoch."""
-    check_real(above=0, lr=lr, decay=decay)
+    check_real(0, lr=lr, decay=decay)
     return partial(_exponential, lr, decay)
 
 
@@ -127,7 +127,7 @@ def _exponential(lr, decay, epoch):
 
 def step_decay(lr, factor, milestones):
     """Learning rate lr * factor^k after k of the epochs ``milestones``."""
-    check_real(above=0, lr=lr, factor=factor)
+    check_real(0, lr=lr, factor=factor)
     return partial(_step_decay, lr, factor, milestones)
 
 
@@ -275,6 +275,8 @@ def sweep(
 def _check_schedules(setup, schedules, at):
     """ValueError: none, no lists of phases, names that are one as text, indices outside the data,
     points that no run has."""
+    if not isinstance(schedules, dict):
+        schedules = {}
     lists = [own if isinstance(own, (list, tuple)) else [None] for own in schedules.values()]
     phases = [phase for own in lists for phase in own]
     if not schedules or not all(isinstance(phase, Phase) for phase in phases):

@@ -62,14 +62,18 @@ class Setup:
     channels_last: bool = False
 
     def __post_init__(self):
-        check_tensors(x=(self.x, "n ..."), y=(self.y, "int n"))
+        check_tensors(x=(self.x, "any n ..."), y=(self.y, "label n"))
         if self.y.device.type != "meta" and int(self.y.min()) < 0:
             raise ValueError(f"y must hold labels from 0 on, got {int(self.y.min())}")
         check_whole(1, len(self.x) if self.drop_last else math.inf, batch_size=self.batch_size)
         check_functions(model=self.model, optimizer=self.optimizer, loss=self.loss)
+        if isinstance(self.model, nn.Module):
+            raise ValueError("model must be a function that makes a net, got a net: lambda: net")
         check_training(self)
         if self.autocast not in (None, torch.bfloat16, torch.float16):
-            raise ValueError(f"autocast must be torch.bfloat16 or None, got {self.autocast!r}")
+            raise ValueError(
+                f"autocast must be torch.bfloat16, torch.float16 or None, got {self.autocast!r}"
+            )
 
 
 def check_training(one):
@@ -335,7 +339,7 @@ def apply_masks(model, masks):
 @torch.no_grad()
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) of ``model`` on x (n, ...), in the mode it is in, without a graph."""
-    check_tensors(x=(x, "n ..."))
+    check_tensors(x=(x, "any n ..."))
     check_whole(1, batch_size=batch_size)
     return torch.cat([model(part) for part in x.split(batch_size)])
 
@@ -344,7 +348,7 @@ def predict(model, x, batch_size=1000):
 def evaluate(model, x, y, batch_size=1000):
     """(accuracy in percent, mean cross-entropy in nats) of ``model`` in eval mode on x (n, ...),
     y (n,); each module's mode is put back."""
-    check_tensors(x=(x, "n ..."), y=(y, "int n"))
+    check_tensors(x=(x, "any n ..."), y=(y, "label n"))
     check_whole(1, batch_size=batch_size)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -222,7 +222,7 @@ def shortness(results, name, start, length):
 
 
 def revisiting_finding4(study):
-    """Finding 4: the effective gradient's decline marks the critical period.
+    """Finding 4: the effective gradient is large at the beginning, and vanishes.
 
     Effects for all three nets: fig3's two; and the share of the accumulated effective gradient that
     the first quarter of the epochs brings, less a half, least .05 ("a rapid increase initially,
@@ -405,10 +405,8 @@ def prepare(study, seed, label):
 
 
 def distillation_loss(study, unit):
-    """DeiT's loss, from a teacher: the VGG after normal training.
-
-    It is trained here, to the same weights as the study's own, so that units stay independent.
-    """
+    """DeiT's loss, from a teacher: the VGG after ``other_epochs`` of normal training, as a VGG of
+    the study has it at that epoch; trained here, so that units stay independent."""
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
     name, epochs = f"{unit.label} teacher", study.config.other_epochs
     teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
@@ -474,9 +472,9 @@ def main(argv=None):
         if unit.label in taught:
             loss = distillation_loss(study, unit)
             unit = replace(unit, setup=replace(unit.setup, loss=loss))
-        # first stage: train, keep a snapshot of every epoch
+        # first stage: train, keep snapshots
         for epoch, state, names in study.work.trained(unit):
-            if unit.label == "vgg" and epoch % c.every:
+            if unit.label == "vgg" and epoch % c.every and epoch < c.epochs:
                 continue
             snapshot, correct = f"{names[0]} {epoch}", accuracy(state.model, *unit.data.test)
             study.keep(unit.seed, snapshot, state)

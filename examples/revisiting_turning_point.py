@@ -53,8 +53,8 @@ def revisiting_turning_point(study):
     log2(turning point / convergence), within 1: they agree to a factor of two; points lost to the
     longest deficit, least 5; log2(longest / turning point), least .25: the turn lies inside the
     grid. For each net: doublings by which the faster rate brings the convergence forward, and the
-    turning point, least .25 each: where the one goes, the other goes. Control: training on blurred images converges in every
-    seed. Scope: one blur; both places may share another cause.
+    turning point, least .25 each: where the one goes, the other goes. Control: training on blurred
+    images converges in every seed. Scope: one blur; both places may share another cause.
     """
     c, effects, moved, said, curves, losses, faults = study.config, [], [], [], [], [], []
     for net in NETS:

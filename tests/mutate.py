@@ -118,12 +118,16 @@ def tested(folder, arguments, limit):
     process, which has imported what takes seconds and nothing of the project."""
     child = os.fork()
     if not child:
-        os.chdir(folder)
-        sys.path[:0] = [str(folder)]
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments])))
+        code = 3
+        try:
+            os.chdir(folder)
+            sys.path[:0] = [str(folder)]
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments]))
+        finally:
+            os._exit(code)
     end = time.monotonic() + limit
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -132,6 +132,10 @@ APART = {  # no numbers or tensors of their own, events (setup, state), what ``s
     "uniform", "whole_file",
 }
 ANY_SHAPE = {"x", "test_x"}  # examples of any shape after the first axis
+ANY_DTYPE = {  # images of bytes are cropped, whole numbers are inputs of some nets
+    "random_crop", "random_flip", "crop_and_flip", "layer_features", "accuracy", "evaluate",
+    "predict", "binned_mutual_information", "label_information",
+}
 ON_HOST = {  # they end there, so that values are looked at too
     "feature_similarity", "cross_class_similarity", "within_class_similarity", "effective_rank",
     "pseudo_neuron_similarity", "dormant_share", "prediction_entropy", "binned_mutual_information",
@@ -160,7 +164,8 @@ def wrong(function, name, value):
         return []
     found = [value[:0], "a", value.flatten()[0]]
     if value.is_floating_point():
-        found += [value.long()] + ([] if name in ANY_SHAPE else [value[None]])
+        found += [] if function in ANY_DTYPE else [value.long()]
+        found += [] if name in ANY_SHAPE else [value[None]]
         if function in ON_HOST:
             spoiled = value.clone()
             spoiled.flatten()[0] = math.nan
@@ -177,7 +182,7 @@ SETUPS = [
     dict(lr=-1.0), dict(lr=math.nan), dict(lr="a"), dict(weight_decay=-1.0), dict(clip=-1.0),
     dict(clip=0.0), dict(batch_size=0), dict(batch_size=2.5), dict(batch_size="3"),
     dict(batch_size=7), dict(x=X.numpy()), dict(y=Y.numpy()), dict(y=Y.float()), dict(y=Y - 1),
-    dict(y=Y[:, None]), dict(y=Y[:4]), dict(x=X.long()), dict(x=X[:0], y=Y[:0]), dict(augment=3),
+    dict(y=Y[:, None]), dict(y=Y[:4]), dict(x=X[:0], y=Y[:0]), dict(augment=3),
     dict(loss=5), dict(autocast="bfloat16"),
 ]
 PHASES = [

@@ -80,8 +80,8 @@ OPTIONS = {  # flag -> keywords of add_argument
     "--csv": dict(action="store_true", help="write what is drawn as PANEL.csv too"),
     "--save": dict(
         action="store_true",
-        help="keep the weights at the end of every schedule (SCRIPT.weights/, for torch.load) and"
-        " all that was measured (SCRIPT.curves.csv)",
+        help="keep the weights of every schedule at its last measured point (SCRIPT.weights/, for"
+        " torch.load) and all that was measured (SCRIPT.curves.csv)",
     ),
     "--set": dict(
         nargs="+", action="extend", metavar="NAME=VALUE", default=[],
@@ -440,8 +440,10 @@ def command_line(main):
     """Run a script's main(): one line for an error, a clean stop on Ctrl-C."""
     try:
         main()
-    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error or type(error).__name__}")
+    except (
+        ValueError, ArithmeticError, OSError, MemoryError, torch.cuda.OutOfMemoryError
+    ) as error:
+        sys.exit(f"error: {str(error) or type(error).__name__}")
     except KeyboardInterrupt:
         said = "\nstopped; the same command goes on from here, at most half a minute back"
         sys.exit(1 if work.PARENT in os.environ else said)

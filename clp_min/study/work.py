@@ -180,24 +180,28 @@ class Work:
 
         def ask(*_):
             self.stopping = True
-            signal.signal(signal.SIGINT, before)
+            signal.signal(kind, before)
             for worker in self.workers:
-                worker.send_signal(signal.SIGINT)
+                worker.terminate()
             if PARENT not in os.environ:
                 print("\nstopping after this epoch; Ctrl-C again stops at once", flush=True)
 
-        before = signal.getsignal(signal.SIGINT)
-        if before is not signal.default_int_handler:  # ignored, or someone else's
+        # a worker is told by SIGTERM, which ends it at once while it still imports
+        kind = signal.SIGTERM if PARENT in os.environ else signal.SIGINT
+        before, main = signal.getsignal(kind), threading.main_thread()
+        ours = before in (signal.default_int_handler, signal.SIG_DFL)
+        if not ours or threading.current_thread() is not main:  # ignored, or someone else's
             yield
             return
-        signal.signal(signal.SIGINT, ask)
+        signal.signal(kind, ask)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(kind, before)
 
     def _save_weights(self, unit, state, names, at):
         """Weights at the end of a schedule, or where it is not known before: so far."""
+        folder = self.study.path(self.study.script.stem).with_suffix(".weights")
         for name in names:
             phases = unit.schedules[name]
             open_end = at is not None or any(phase.until for phase in phases)
@@ -205,7 +209,6 @@ class Work:
                 content = io.BytesIO()
                 torch.save(state.model.state_dict(), content)
                 readable = re.sub(r"\W+", "-", f"{unit.name(name)}-seed{unit.seed}")
-                folder = self.study.path(self.study.script.stem).with_suffix(".weights")
                 write_atomically(folder / f"{readable}.pt", content.getvalue())
 
     def _progress(self, unit, state, names):
