@@ -93,7 +93,7 @@ class Work:
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
         if study.arguments.dry_run:
-            _one_step(self.setup)
+            _one_step(self.setup, sum(costs))
             raise SystemExit(0)
         if study.share == (0, 1):
             self.workers = start_workers(study.script, study.argv, n)
@@ -291,16 +291,22 @@ def flops_per_example(setup):
     return counter.get_total_flops() / batch
 
 
-def _one_step(setup):
-    """One real step of the real model, for --dry-run."""
-    state, began = fresh_state(setup, 0), time.monotonic()
+def _one_step(setup, flops):
+    """Two real steps of the real model, for --dry-run: what the second takes, and ``flops`` so."""
+    state = fresh_state(setup, 0)
     state.model.train()
     x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
     settings = setup.loss, setup.clip, setup.autocast, setup.channels_last
-    loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+    for _ in range(2):
+        began = time.monotonic()
+        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+        seconds = time.monotonic() - began
+    hours = flops / (flops_per_example(setup) * len(x)) * seconds / 3600
+    hours = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     print(
-        f"dry run: one step of {len(x)} examples took {time.monotonic() - began:.2f} s, loss"
-        f" {loss:.3f}; nothing was written"
+        f"dry run: a step of {len(x)} examples takes {seconds:.2g} s after the first (loss"
+        f" {loss:.3f}), so training takes about {hours} hours of this device in one process"
+        " (measuring comes on top); nothing was written"
     )
 
 
