@@ -123,6 +123,16 @@ def test_study__what_cannot_be_meant_is_refused_before_anything_is_made(study, t
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_study__data_that_are_missing_leave_nothing_unfinished(study, tmp_path):
+    """Nor is damage taken for absence by --dry-run, which has random images stand for a set."""
+    for flags in ((), ("--dry-run",)):
+        with pytest.raises(ValueError, match="damaged" if flags else "mnist not found"):
+            study("--data", "mnist", "--data-dir", str(tmp_path), *flags)
+        assert not (tmp_path / "out").exists()
+        make_mnist(tmp_path / "mnist")
+        (tmp_path / "mnist" / "train-images-idx3-ubyte").write_bytes(b"no idx file")
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "null", "", '{"panel":', '{"series": [{}]}'])
 def test_study__a_damaged_results_file_is_named(study, content):
     path = study().path("made_up")
