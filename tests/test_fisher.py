@@ -618,3 +618,9 @@ def test_fisher_trace__a_flipped_gate_in_float32_is_no_wrong_rule(monkeypatch):
     wrong.add(torch.float64)
     with pytest.raises(ValueError, match="its rule gives"):
         fisher_trace(models.small_cnn((1, 8, 8), 3, (4, 4), pool=1).eval(), x)
+
+
+def test_fisher_trace__inference_mode_is_named():
+    model, x = prepared(*MODELS["mlp"])
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        fisher_trace(model, x)

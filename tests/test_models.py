@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clp_min import models
+from clp_min.transformer import Block, Tokens
 
 from adapters import training_step
 from compare import assert_mean
@@ -62,6 +63,22 @@ def test_models__kaiming_normal_scales_with_fan_in():
         squares = layer.weight.detach().square().flatten()
         assert_mean(squares, variance, detects=0.25 * variance)
         assert not layer.bias.any()
+
+
+def test_models__deit_tokens_begin_small():
+    """Class and distillation token and positions N(0, .02^2), as ViT's."""
+    torch.manual_seed(0)
+    for p in Tokens(64, 512).parameters():
+        assert_mean(p.detach().square().flatten(), 0.02**2, detects=0.5 * 0.02**2)
+
+
+def test_models__transformer_block_adds_both_parts():
+    """x + attention(norm x), then that + mlp(norm of it)."""
+    block, x = Block(8, 2, 16).double(), torch.randn(3, 5, 8, dtype=torch.float64)
+    parts = dict(block.named_children())
+    names = list(parts)
+    once = x + parts[names[1]](parts[names[0]](x))
+    assert torch.allclose(block(x), once + parts[names[3]](parts[names[2]](once)), rtol=1e-12)
 
 
 PAPER_SCALE = {
