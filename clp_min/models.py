@@ -166,13 +166,11 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
 def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of
     Ash & Adams (701,466)."""
-    check_whole(1, width=width)
     return resnet(shape, classes, (2, 2, 2, 2), [width * 2**i for i in range(4)], init)
 
 
 def resnet10(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-10: one basic block per stage."""
-    check_whole(1, width=width)
     return resnet(shape, classes, (1, 1, 1, 1), [width * 2**i for i in range(4)], init)
 
 

@@ -12,6 +12,11 @@ from clp_min.checks import check_real, check_whole
 from clp_min.data import Dataset
 
 
+def _check_sizes(seed, **sizes):
+    check_whole(seed=seed)
+    check_whole(2, **sizes)
+
+
 def _bilinear(grid, size):
     """(n, g, g, c) -> (n, size, size, c): bilinear interpolation, corners on corners."""
     place = np.linspace(0, grid.shape[1] - 1, size)
@@ -63,8 +68,7 @@ def textures(seed, train_size=1000, test_size=2000, size=16, coarse=0.3, fine=0.
     Classes are balanced. float32, not standardised. Another seed gives other images of the same
     classes.
     """
-    check_whole(seed=seed)
-    check_whole(2, train_size=train_size, test_size=test_size, size=size)
+    _check_sizes(seed, train_size=train_size, test_size=test_size, size=size)
     check_real(coarse=coarse, fine=fine)
     check_real(0, noise=noise)
     train = _textures(np.random.default_rng((seed, 0)), train_size, size, coarse, fine, noise)
@@ -131,8 +135,7 @@ def shapes(
     class (k mod 3) in a share ``class_colour`` of the images and unrelated to it in the
     others. Classes are balanced.
     """
-    check_whole(seed=seed)
-    check_whole(2, train_size=train_size, test_size=test_size, size=size)
+    _check_sizes(seed, train_size=train_size, test_size=test_size, size=size)
     check_real(0, noise=noise, class_colour=class_colour)
     train = _shapes(
         np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour
@@ -148,8 +151,7 @@ def clusters(
 ):
     """Gaussian clusters (n, dim): ``modes`` centres N(0, separation^2 I) per class, points
     N(centre, noise^2 I); classes are balanced."""
-    check_whole(seed=seed)
-    check_whole(2, train_size=train_size, test_size=test_size)
+    _check_sizes(seed, train_size=train_size, test_size=test_size)
     check_whole(1, dim=dim, classes=classes, modes=modes)
     check_real(0, separation=separation, noise=noise)
     rng = np.random.default_rng((seed, 0))
@@ -166,8 +168,7 @@ def clusters(
 def teacher(seed, train_size=1000, test_size=1000, dim=20, hidden=8):
     """Normal vectors (n, dim) with two classes: is a random one-hidden-layer ReLU net of
     ``hidden`` units above its median?"""
-    check_whole(seed=seed)
-    check_whole(2, train_size=train_size, test_size=test_size)
+    _check_sizes(seed, train_size=train_size, test_size=test_size)
     check_whole(1, dim=dim, hidden=hidden)
     rng = np.random.default_rng((seed, 0))
     weights, readout = rng.normal(size=(dim, hidden)) / np.sqrt(dim), rng.normal(size=hidden)

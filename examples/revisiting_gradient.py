@@ -402,7 +402,7 @@ def distillation_loss(study, unit):
     teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
     taught = replace(unit, label="teacher", schedules=plan, data=data, setup=setup)
     for epoch, state, _ in study.work.trained(taught):
-        if epoch == study.config.other_epochs:
+        if epoch == epochs:
             study.keep(unit.seed, "teacher", state)
     teacher.load_state_dict(study.kept(unit.seed, "teacher")["model"])
     return hard_distillation(teacher)

@@ -93,7 +93,7 @@ class Work:
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
         if study.arguments.dry_run:
-            _one_step(self.setup, sum(costs))
+            _one_step(self.setup, sum(costs) / max(flops.values()) * len(self.setup.x))
             raise SystemExit(0)
         if study.share == (0, 1):
             self.workers = start_workers(study.script, study.argv, n)
@@ -291,8 +291,9 @@ def flops_per_example(setup):
     return counter.get_total_flops() / batch
 
 
-def _one_step(setup, flops):
-    """Two real steps of the real model, for --dry-run: what the second takes, and ``flops`` so."""
+def _one_step(setup, examples):
+    """Two real steps of the real model, for --dry-run: what the second takes, and so many examples
+    at that pace."""
     state = fresh_state(setup, 0)
     state.model.train()
     x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
@@ -301,7 +302,7 @@ def _one_step(setup, flops):
         began = time.monotonic()
         loss = float(training_step(state.model, state.optimizer, x, y, *settings))
         seconds = time.monotonic() - began
-    hours = flops / (flops_per_example(setup) * len(x)) * seconds / 3600
+    hours = examples / len(x) * seconds / 3600
     hours = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     print(
         f"dry run: a step of {len(x)} examples takes {seconds:.2g} s after the first (loss"
