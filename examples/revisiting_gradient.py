@@ -74,30 +74,35 @@ def revisiting_fig3(study):
     (any run that fits its training set passes the first). Scope: without augmentation, so the
     gradients of all examples vanish in the end.
     """
-    return decline_panel(study, THREE, "in normal training", share=True)
+    return decline_panel(study, THREE, "in normal training")
 
 
 def revisiting_fig6(study):
-    """SGD with momentum 0.9, VGG. The first of fig3's effects."""
-    return decline_panel(study, ["momentum normal"], "under momentum")
+    """SGD with momentum 0.9. Rule and nets of fig3."""
+    return decline_panel(study, under("momentum"), "under momentum")
 
 
 def revisiting_fig7(study):
-    """SGD with Nesterov's momentum, VGG. The first of fig3's effects."""
-    return decline_panel(study, ["nesterov normal"], "under Nesterov's momentum")
+    """SGD with Nesterov's momentum. Rule and nets of fig3."""
+    return decline_panel(study, under("nesterov"), "under Nesterov's momentum")
 
 
 def revisiting_fig8(study):
-    """Adam, VGG. The first of fig3's effects."""
-    return decline_panel(study, ["adam normal"], "under Adam")
+    """Adam. Rule and nets of fig3."""
+    return decline_panel(study, under("adam"), "under Adam")
 
 
-def decline_panel(study, names, when, share=False):
+def under(optimizer):
+    """Names of the three nets' runs under one of the other optimizers."""
+    return [f"{name.split()[0]} {optimizer} normal" for name in THREE]
+
+
+def decline_panel(study, names, when):
     """What fig3 and fig6 to 8 share."""
     declines = [decline(study.results, name, "effective") for name in names]
-    shares = [decline(study.results, name, "effective", "stochastic") for name in names] * share
+    shares = [decline(study.results, name, "effective", "stochastic") for name in names]
     axes = gradient_axes(study.results, names)
-    claim = f"the effective gradient declines {when}" + ", more than the stochastic one" * share
+    claim = f"the effective gradient declines {when}, more than the stochastic one"
     return Panel(claim, declines + shares, axes, normal_gate(study, names),
                  headline=least(declines))
 
@@ -371,40 +376,45 @@ def schedules(study):
     def window(start, end):
         return [Phase(start), Phase(end - start, blur), Phase(c.epochs - end)]
 
-    normal = {"normal": [Phase(c.other_epochs)]}
     windows = (0, c.long_deficit), (0, c.short_deficit), c.late_window
-    plans = {"vgg": {"normal": [Phase(c.epochs)]}}
-    plans["vgg"] |= {f"deficit {a}-{b}": window(a, b) for a, b in windows}
-    if study.wants(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction):
-        plans |= {"resnet": normal, "deit": {"normal": [Phase(c.deit_epochs)]}}
+    lengths = dict(vgg=c.other_epochs, resnet=c.other_epochs, deit=c.deit_epochs)
+    normal = {net: {"normal": [Phase(length)]} for net, length in lengths.items()}
     others = dict(momentum=revisiting_fig6, nesterov=revisiting_fig7, adam=revisiting_fig8)
-    plans |= {label: normal for label, panel in others.items() if study.wants(panel)}
+    plans = {}
+    if study.wants(*set(PANELS) - set(others.values())):
+        plans["vgg"] = {"normal": [Phase(c.epochs)]}
+        plans["vgg"] |= {f"deficit {a}-{b}": window(a, b) for a, b in windows}
+    if study.wants(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction):
+        plans |= {net: normal[net] for net in ("resnet", "deit")}
+    for optimizer, panel in others.items():
+        if study.wants(panel):
+            plans |= {f"{net} {optimizer}": plan for net, plan in normal.items()}
     return plans
 
 
 def prepare(study, seed, label):
     """(Dataset, Setup) of one sweep; DeiT's teacher is added when it is trained."""
-    c, sgd = study.config, torch.optim.SGD
+    c, sgd, (net, *other) = study.config, torch.optim.SGD, label.split()
     optimizers = {
         "momentum": (c.momentum_lr, partial(sgd, momentum=0.9)),
         "nesterov": (c.momentum_lr, partial(sgd, momentum=0.9, nesterov=True)),
-        "adam": (c.adam_lr, torch.optim.Adam), "deit": (c.deit_lr, sgd),
+        "adam": (c.adam_lr, torch.optim.Adam),
     }
-    net = "vgg" if label in ("momentum", "nesterov", "adam") else label
-    return revisiting.prepare(study, seed, net, *optimizers.get(label, (c.lr, sgd)))
+    own = (c.deit_lr if net == "deit" else c.lr, sgd)
+    return revisiting.prepare(study, seed, net, *(optimizers[other[0]] if other else own))
 
 
 def distillation_loss(study, unit):
     """DeiT's loss, from a teacher: the VGG after ``other_epochs`` of normal training, as a VGG of
     the study has it at that epoch; trained here, so that units stay independent."""
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
-    epochs = study.config.other_epochs
+    name, epochs = f"{unit.label} teacher", study.config.other_epochs
     teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
-    taught = replace(unit, label="teacher", schedules=plan, data=data, setup=setup)
+    taught = replace(unit, label=name, schedules=plan, data=data, setup=setup)
     for epoch, state, _ in study.work.trained(taught):
         if epoch == epochs:
-            study.keep(unit.seed, "teacher", state)
-    teacher.load_state_dict(study.kept(unit.seed, "teacher")["model"])
+            study.keep(unit.seed, name, state)
+    teacher.load_state_dict(study.kept(unit.seed, name)["model"])
     return hard_distillation(teacher)
 
 
@@ -456,8 +466,10 @@ def main(argv=None):
     setups = {label: prepare(study, study.seeds[0], label)[1] for label in plans}
     sizes = {label: parameter_count(setup.model()) * 4 / 1e9 for label, setup in setups.items()}
     disk = max(distinct_epochs(plan) * sizes[label] for label, plan in plans.items())
-    for unit in study.units(prepare, plans, disk, {"deit": (setups["vgg"], c.other_epochs)}):
-        if unit.label == "deit":
+    teacher = prepare(study, study.seeds[0], "vgg")[1], c.other_epochs
+    taught = {label: teacher for label in plans if label.startswith("deit")}
+    for unit in study.units(prepare, plans, disk, taught):
+        if unit.label in taught:
             loss = distillation_loss(study, unit)
             unit = replace(unit, setup=replace(unit.setup, loss=loss))
         # first stage: train, keep snapshots
