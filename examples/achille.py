@@ -1,8 +1,8 @@
 """Settings shared by the scripts on Achille, Rovere & Soatto, "Critical learning
 periods in deep networks".
 
-Scripts: blur_deficit, achille_window, achille_deficits, achille_layers, achille_recovery. Settings
-only; not a script. Each script extends ``Config`` with its own rows.
+Scripts: blur_deficit, achille_window, achille_deficits, achille_layers, achille_recovery,
+achille_choices. Settings only; not a script. Each script extends ``Config`` with its own rows.
 """
 
 from collections.abc import Callable
@@ -82,11 +82,13 @@ OPTIONS = [
 ]
 
 
-def prepare(study, seed):
-    """(Dataset, Setup): the seed draws the data (or its subset), the first weights, the batches."""
-    c, arguments, data = study.config, study.arguments, study.prepared_data(seed)
+def prepare(study, seed, c=None, **generator):
+    """(Dataset, Setup): the seed draws the data (or its subset), the first weights, the batches.
+    c, generator: other settings than the study's, of the run and of the data."""
+    c, arguments = c or study.config, study.arguments
+    data = study.prepared_data(seed, **generator)
     x, y = data.train
-    norm = c.norm or arguments.norm == "batch"
+    norm = c.norm or vars(arguments).get("norm") == "batch"
     setup = Setup(
         model=partial(c.net, x.shape[1:], data.classes, norm=norm), x=x, y=y,
         lr=c.lr if c.decay == 1 else exponential(c.lr, c.decay), weight_decay=c.weight_decay,

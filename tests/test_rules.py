@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import achille_choices
 import achille_deficits
 import achille_layers
 import achille_recovery
@@ -35,7 +36,8 @@ from clp_min.study.panel import standard_seeds
 from clp_min.study.record import Results
 
 SCRIPTS = [
-    achille_deficits, achille_layers, achille_recovery, achille_window, blur_deficit,
+    achille_choices, achille_deficits, achille_layers, achille_recovery, achille_window,
+    blur_deficit,
     phases_reconstruction, phases_transfer, revisiting_gradient, revisiting_information,
     revisiting_turning_point,
     sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
@@ -429,6 +431,14 @@ PLANTS = {
         yes=lost(until_0=0, until_8=1, until_20=1, until=20), no=lost(until=0),
         reversed=lost(until_0=0, until=-20), other=lost(until_0=0, until=20),
     ),
+    **{
+        f"achille_choices{part}": dict(
+            yes=lost(early=50), reversed=lost(late=60, flip=60, early=-20 if not part else 30),
+            no=lost(early=20, late=20, flip=20) if part else lost(early=1),
+            other=lost(x2_early=0, early=50),
+        )
+        for part in ("", "_late", "_flip")
+    },
     "achille_layers": dict(
         yes=layers([0.1, 0.2, 0.5, 0.2], [0, 0.1, 0.3, 0.6]),
         reversed=layers([0.1, 0.2, 0.5, 0.2], [0.5, 0.3, 0.1, 0.1]),

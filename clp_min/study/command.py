@@ -216,12 +216,14 @@ class Study:
         on_cpu = self.device.type == "cpu" and self.scale in ("quick", "evening")
         return self.arguments.workers or (work.cores() if on_cpu else 1)
 
-    def load_data(self, seed, name=None, **generator):
+    def load_data(self, seed, name=None, size=None, **generator):
         """The study's set (or ``name``'s) for one seed, as it comes, on the CPU.
 
-        Real sets are read once; the subset is the seed's. generator: settings of a synthetic set.
+        Real sets are read once; the subset is the seed's. size: training examples, if not as many
+        as arguments and settings say; generator: settings of a synthetic set.
         """
-        name, size = name or self.data, self.arguments.train_size or self.config.train_size
+        name = name or self.data
+        size = size or self.arguments.train_size or self.config.train_size
         if name in SYNTHETIC:
             if size:
                 generator["train_size"] = size
