@@ -289,3 +289,13 @@ def test_jacobian_norm__eq2_2_is_by_the_input():
             by_parameters += sum(float(g.square().sum()) for g in grads) / len(x)
     assert_close(jacobian_norm(model, x), oracles.jacobian_norm(model, x, False), EXACT)
     assert abs(by_parameters / jacobian_norm(model, x) - 1) > 0.5
+
+
+def test_hessian_spectrum__one_step_from_one_start_is_a_rayleigh_quotient():
+    model, x, y = case()
+    values, weights = hessian_spectrum(model, x, y, 1, 1, generator("cpu", 0))
+    v = torch.randn(sum(p.numel() for p in model.parameters()), dtype=values.dtype,
+                    generator=generator("cpu", 0))
+    v = v / v.norm()
+    assert_close(values, (v @ hessian_product(model, x, y)(v)).view(1, 1), 1e-9)
+    assert weights.tolist() == [[1.0]]

@@ -202,3 +202,9 @@ def test_dormant_share__effective_rank__values():
     assert_close(effective_rank(two), math.exp(entropy), 1e-6)
     with pytest.raises(ValueError):
         effective_rank(torch.zeros(3, 3))
+
+
+def test_recursive_directions__are_orthonormal_each_the_best_of_what_is_left():
+    change = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+    found = recursive_directions(torch.tensor([0.0, 5.0, 0.0], dtype=torch.float64), change, 3)
+    assert_close(found.abs(), torch.eye(3, dtype=torch.float64)[[1, 0, 2]], EXACT, 1e-12)

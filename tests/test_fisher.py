@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clp_min import models
-from clp_min.fisher import by_weight_layer, covariance_factor
+from clp_min.fisher import by_weight_layer, covariance_factor, per_example_fisher
 from clp_min.seeding import generator
 
 import oracles
@@ -624,3 +624,26 @@ def test_fisher_trace__inference_mode_is_named():
     model, x = prepared(*MODELS["mlp"])
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         fisher_trace(model, x)
+
+
+def test_fisher_trace__masks_of_every_parameter_and_a_hook_of_the_users():
+    """Weights and biases of all layer types under masks of their own; and a hook that changes a
+    layer's output, which is no part of the layer."""
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 6), nn.LayerNorm(6),
+        nn.Dropout(0.0), nn.Linear(6, 3),
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.eval()[5].train()  # a dropout of nothing is harmless
+    model[3].register_forward_hook(lambda module, inputs, output: 2 * output)
+    masks = {k: torch.rand(p.shape) < 0.6 for k, p in model.named_parameters()}
+    x = torch.randn(5, 2, 4, 4, dtype=torch.float64)
+    ours, plain = (
+        per_example_fisher(model, x, masks=masks, method=method) for method in ("rules", "autograd")
+    )
+    assert set(ours) == set(plain)
+    for name, value in plain.items():
+        assert_close(ours[name], value, EXACT, 1e-12)

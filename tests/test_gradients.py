@@ -186,3 +186,8 @@ def test_gradient_norms__equal_plain_autograd(size, kept):
     assert list(found) == list(expected)
     for key, value in expected.items():
         assert_close(found[key], value, EXACT)
+
+
+def test_optimum__an_accuracy_that_is_nan_has_no_place():
+    with pytest.raises(ValueError, match="nan"):
+        optimum([torch.zeros(2), torch.ones(2)], [90.0, float("nan")])

@@ -3,6 +3,8 @@ its traps as numbers."""
 
 import itertools
 import math
+from functools import partial
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ import torch
 
 from clp_min.information import READINGS
 from clp_min.seeding import generator
-from theory.binning import binary_channel_information, gaussian_plug_in_error
+from theory.binning import (
+    binary_channel_information, gaussian_bin_probabilities, gaussian_plug_in_error,
+)
 
 import oracles
 from adapters import (
@@ -171,3 +175,15 @@ def test_gaussian_plug_in_error__is_the_spread_of_the_estimate():
         drawn = [binned_mutual_information(t, "joint") for t in samples]
         ratio = np.std(drawn, ddof=1) / gaussian_plug_in_error(scale, 2000)
         assert abs(ratio - 1) < MC / math.sqrt(2 * 600), ratio
+
+
+def test_gaussian_binned_entropy__cells_against_the_normal_distribution():
+    cdf, edges = NormalDist(0, 0.7).cdf, np.linspace(-0.5, 1.5, 9)
+    inner = np.diff([cdf(edge) for edge in edges])
+    cells = partial(gaussian_bin_probabilities, 0.7, 8, -0.5, 1.5)
+    below, above = cdf(edges[0]), 1 - cdf(edges[-1])
+    assert_close(cells(outside="extend"), [below, *inner, above], EXACT, 1e-15)
+    assert_close(cells(outside="drop"), inner / inner.sum(), EXACT)
+    inner[0], inner[-1] = inner[0] + below, inner[-1] + above
+    assert_close(cells(), inner, EXACT)
+    assert_close(gaussian_binned_entropy(0.7, 8, -0.5, 1.5), -(inner * np.log2(inner)).sum(), EXACT)

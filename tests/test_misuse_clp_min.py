@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from clp_min import models
+from clp_min.checks import check_real, check_whole
 from clp_min.schedule import Phase, sweep
 from clp_min.seeding import generator
 from clp_min.train import Setup
@@ -240,3 +241,21 @@ def test_misuse__what_makes_no_sense_is_refused_in_one_line(function, argument, 
     with pytest.raises(ValueError) as caught:
         FUNCTIONS[function](**arguments | {argument: bad})
     assert "\n" not in str(caught.value) and str(caught.value)
+
+
+def test_checks__bounds_belong_to_what_is_allowed_and_above_does_not():
+    check_whole(1, 3, n=1)
+    check_whole(1, 3, n=3)
+    check_real(0, 1, share=0.0)
+    check_real(0, 1, share=1)
+    check_real(above=0, rate=1e-9)
+    check_real(above=0, rate=torch.tensor(0.5))
+    for call in (
+        lambda: check_whole(1, 3, n=0), lambda: check_whole(1, 3, n=4),
+        lambda: check_whole(n=-1), lambda: check_whole(n=True), lambda: check_whole(n=1.0),
+        lambda: check_real(above=0, rate=0.0), lambda: check_real(0, 1, share=1.0001),
+        lambda: check_real(0, 1, share=-1e-9), lambda: check_real(rate=math.nan),
+        lambda: check_real(rate=math.inf), lambda: check_real(rate=True),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            call()

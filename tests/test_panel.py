@@ -151,3 +151,11 @@ def test_saturation__and_rank_correlation():
 
 def test_untrained__twice_chance_is_the_bar():
     assert untrained([21.0, 19.0], 10) == "" and "20 %" in untrained([19.0, 20.5], 10)
+
+
+def test_effect__two_seeds_have_an_interval_and_one_has_none():
+    two = Effect("points", [1.0, 2.0], least=0.5)
+    assert math.isclose(two.reach(), 31.8205 / 2, rel_tol=1e-4)  # t(.99) of one degree, sd / sqrt 2
+    assert math.isclose(two.error, 0.5)
+    assert math.isnan(Effect("points", [1.0], least=0.5).reach())
+    assert Effect("points", [-1.0, 0.0, 2.0]).agreeing() == 1

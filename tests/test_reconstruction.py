@@ -1,8 +1,12 @@
 """Layers, decoders and probes against least squares written out."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from clp_min import models
 from clp_min.reconstruction import (
@@ -194,3 +198,38 @@ def test_fresh_decoder_loss__and_probe_depend_on_their_key_alone():
     first = decoded(0, 1), probed(0, 1)
     torch.rand(7)  # the global generator does not matter
     assert first == (decoded(0, 1), probed(0, 1)) and decoded(0, 2) != first[0]
+
+
+def test_trained_probe__is_sgd_with_momentum_and_a_tenth_of_the_rate():
+    x, y = torch.randn(20, 4), torch.arange(20) % 3
+    start = nn.Linear(4, 3)
+    ours, plain = copy.deepcopy(start), copy.deepcopy(start)
+    trained_probe(ours, x, y, x, y, generator("cpu", 5), epochs=12, lr=0.1, batch_size=8)
+    z, g = (x - x.mean(0)) / x.std(0), generator("cpu", 5)
+    moved = [torch.zeros_like(p) for p in plain.parameters()]
+    for epoch in range(12):
+        for batch in torch.randperm(20, generator=g).split(8):
+            loss = F.cross_entropy(plain(z[batch]), y[batch])
+            grads = torch.autograd.grad(loss, list(plain.parameters()))
+            for p, m, gradient in zip(plain.parameters(), moved, grads):
+                m.mul_(0.9).add_(gradient)
+                p.data -= (0.1 if epoch < 10 else 0.01) * m
+    assert_close(ours.weight, plain.weight, 1e-4, 1e-6)
+
+
+def test_trained_decoder_loss__is_relative_to_the_training_mean():
+    x, test_x = 5 + torch.randn(12, 2), 4 + torch.randn(7, 2)
+    features, test_features = torch.randn(12, 3), torch.randn(7, 3)
+    decoder = nn.Linear(3, 2)
+    loss = trained_decoder_loss(
+        decoder, features, x, test_features, test_x, generator("cpu", 0), 2, standardise=False
+    )
+    left = (test_x - decoder(test_features)).square().sum()
+    assert_close(loss, left / (test_x - x.mean(0)).square().sum(), 1e-6)
+
+
+def test_class_shares__a_faint_attribute_counts_and_an_absent_one_is_nan():
+    features = torch.tensor([[0.001, 0.0], [0.0, 0.0], [0.003, -1.0]])
+    share, number = class_shares(features, torch.tensor([0, 1, 2]), 3)
+    assert_close(share[0], 0.75, 1e-6)
+    assert share.isnan().tolist() == number.isnan().tolist() == [False, True]

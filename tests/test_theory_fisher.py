@@ -443,3 +443,21 @@ def test_gated_pathways__strengths_are_those_of_the_hierarchy():
         dtype=float,
     )
     assert_close(np.linalg.svd(items, compute_uv=False), HIERARCHY_STRENGTHS, FD)
+
+
+def test_separable_quantities__equal_sums_over_the_examples():
+    """The traces of the model of "learning phases" at one Delta, class by class."""
+    l, d, k, delta = 4, 8, 3.0, 0.7
+    f, g = (1 + (l - 1) * delta) / l, (1 - delta) / l
+    own = np.repeat(np.eye(l), d // l, axis=1)
+    weights = np.where(own > 0, f, g) / (d // l)  # logits f and g per unit of an example's strength
+    x, y = np.concatenate([own, k * own]), np.tile(np.arange(l), 2)
+    p = np.array([softmax(z) for z in x @ weights.T])
+    squares, onehot = (x**2).sum(1), np.eye(l)
+    apart = ((onehot[None] - p[:, None]) ** 2).sum(2)  # (examples, labels): |e_c - p|^2
+    gradient = (p - onehot[y]).T @ x / len(x)
+    expected = [
+        (squares * (p * apart).sum(1)).mean(), (squares * apart[range(2 * l), y]).mean(),
+        (gradient**2).sum(),
+    ]
+    assert_close(separable_quantities(delta, l, d, k), expected, EXACT)

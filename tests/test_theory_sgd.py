@@ -362,3 +362,9 @@ def test_gradient_floor__order_in_the_learning_rate():
     rates = np.geomspace(1e-4, 1e-2, 5)
     slope = np.polyfit(np.log(rates), np.log(gradient_floor(rates, 1.0, 1.0)), 1)[0]
     assert abs(slope - 1) < ORDER
+
+
+def test_quadratic_moments__a_flat_direction_keeps_its_place():
+    true, stochastic, effective = quadratic_moments([0.0, 2.0], [0.0, 0.0], [3.0, 1.0], 0.25, 2)
+    for values in (true, stochastic, effective):
+        assert_close(values, [4.0, 1.0, 0.25], EXACT)
