@@ -74,7 +74,7 @@ def test_examples__dry_run_at_paper_scale_takes_one_real_step(script, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (
         re.search(r"([356]0,000|33,333) training examples.* FLOPs", done.stdout)
-        and re.search(r"a step of \d+ examples takes .* hours", done.stdout)
+        and re.search(r"a step of \d+ examples keeps .* GB .*, takes .* hours", done.stdout)
         and not list(tmp_path.iterdir())
     )
 

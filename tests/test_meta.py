@@ -6,13 +6,16 @@ Exempt, because they end on the host: evaluate and accuracy (the final float), f
 """
 
 import ast
+import re
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from torch.fx.experimental import _config as fx_config
 
-from clp_min import augment, deficits, models
+from clp_min import augment, deficits, files, models
 from clp_min.curvature import hessian_vector_product
 from clp_min.fisher import per_example_fisher, per_example_gradient_norms
 from clp_min.gradients import gradient_cosines
@@ -21,10 +24,16 @@ from clp_min.seeding import generator
 from clp_min.selection import (
     bilevel, by_fisher, fisher_penalty, hardest_first, reducible, select_highest, uniform,
 )
+from clp_min.data import Dataset
 from clp_min.sparsity import interpolated
-from clp_min.train import Setup, cross_entropy, training_step
+from clp_min.study.command import Study
+from clp_min.train import Setup, cross_entropy, fresh_state, train_epoch, training_step
 
 PACKAGE = Path(__file__).parent.parent / "clp_min"
+SCRIPTS = [
+    path.stem for path in sorted(PACKAGE.parent.glob("examples/*.py"))
+    if re.search(r"\w\.configs|phases\.CONFIGS", path.read_text())
+]
 
 
 def pictures(n=8, side=32):
@@ -67,6 +76,53 @@ def test_meta__sweep():
         for _, state, _ in sweep(setup, plan, 0)
         for p in state.model.parameters()
     )
+
+
+class Planned(Exception):
+    """(label -> Setup, label -> schedules) of a script, raised where it would begin to train."""
+
+
+def planned(self, prepare, schedules, disk=0.0, before=None):
+    one_net = all(isinstance(phases, list) for phases in schedules.values())
+    plans, seed = {"": schedules} if one_net else schedules, self.seeds[0]
+    setups = {k: (prepare(self, seed) if one_net else prepare(self, seed, k))[1] for k in plans}
+    raise Planned(setups, plans)
+
+
+def empty_data(self, seed, name=None, size=None, n=1000, **generator):
+    """A set without numbers; a thousand examples stand for all."""
+    name = name or self.data
+    shape, self.classes = ((60,), 10) if name not in files.SETS else (None, files.SETS[name][0])
+    if shape is None:
+        _, _, channels, side = files.PUBLISHED[name]
+        shape = (channels, side, side)
+    self.sizes[name] = {"train": n, "used": n, "test": n, "digest": ""}
+    x = torch.empty(n, *shape, device="meta")
+    y = torch.empty(n, dtype=torch.int64, device="meta")
+    return Dataset(name, self.classes, (x, y), (x, y))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_meta__every_net_and_phase_of_a_script_at_paper_scale(script, monkeypatch, tmp_path):
+    """The nets, optimizers, losses, augmentations, deficits and selections of its settings: a step
+    of each kind of phase. Where a plan asks for the examples of some classes, all are."""
+    monkeypatch.setattr(Study, "units", planned)
+    monkeypatch.setattr(Study, "load_data", empty_data)
+    monkeypatch.setattr("clp_min.study.command._usable_device", lambda a: torch.device("meta"))
+    with fx_config.patch(meta_nonzero_assume_all_nonzero=True), pytest.raises(Planned) as found:
+        import_module(script).main(["--scale", "paper", "--out", str(tmp_path)])
+    setups, plans = found.value.args
+    for label, setup in setups.items():
+        kinds = {  # what a step is made of
+            repr((p.deficit, p.select, p.loss, p.augment)): p
+            for phases in plans[label].values() for p in phases
+        }
+        for phase in kinds.values():
+            state = fresh_state(setup, 0)
+            next(train_epoch(setup, phase, state))
+            assert state.step == 1
+            assert all(p.device.type == "meta" for p in state.model.parameters())
 
 
 def test_meta__deficits_and_augmentation():

@@ -104,6 +104,16 @@ def test_work__shares_and_workers_give_the_numbers_of_one_process(tmp_path):
     assert results(tmp_path / "three") == one and not (tmp_path / "three" / ".unfinished").exists()
 
 
+@pytest.mark.slow
+def test_work__two_processes_under_torchrun_give_the_numbers_of_one(tmp_path):
+    finished(["--workers", "1", "--out", "one"], tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, *SMOKE[1:], "--out", "two"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=PLAIN)
+    assert done.returncode == 0 and "process 2 of 2" in done.stdout, done.stderr
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+
+
 def alive(pid):
     """Whether the process exists and is no zombie."""
     state = subprocess.run(

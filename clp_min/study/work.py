@@ -90,10 +90,14 @@ class Work:
         mine = [i for i in mine if not self.is_done(self.units[i])]
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
         self._announce(sum(map(len, plans.values())), sum(epochs), alone, share, n)
+        if study.arguments.dry_run:
+            _print_tree(plans, before or {})
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
+            if share == 0:  # said once
+                _one_step(self.setup, sum(costs) / max(flops.values()) * len(self.setup.x))
         if study.arguments.dry_run:
-            _one_step(self.setup, sum(costs) / max(flops.values()) * len(self.setup.x))
+            print("dry run: nothing was written")
             raise SystemExit(0)
         if study.share == (0, 1):
             self.workers = start_workers(study.script, study.argv, n)
@@ -291,23 +295,49 @@ def flops_per_example(setup):
     return counter.get_total_flops() / batch
 
 
+def _print_tree(plans, before):
+    """What is trained for one seed, a line for each net."""
+    for label, schedules in plans.items():
+        phases = [phase for one in schedules.values() for phase in one]
+        capped = " at most, a rule ends phases before" * any(p.until is not None for p in phases)
+        teacher = f", {before[label][1]} of its teacher before" if label in before else ""
+        print(
+            f"  {label or 'one net'}: {distinct_epochs(schedules)} epochs{capped} ("
+            f"{sum(p.epochs for p in phases)} without sharing{teacher}): {', '.join(schedules)}"
+        )
+
+
 def _one_step(setup, examples):
-    """Two real steps of the real model, for --dry-run: what the second takes, and so many examples
-    at that pace."""
+    """Two real steps of the real model: what the first keeps for its backward pass, what the second
+    takes, and so many examples at that pace."""
     state = fresh_state(setup, 0)
     state.model.train()
     x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
     settings = setup.loss, setup.clip, setup.autocast, setup.channels_last
-    for _ in range(2):
-        began = time.monotonic()
-        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
-        seconds = time.monotonic() - began
+    own, kept = {p.untyped_storage().data_ptr() for p in state.model.parameters()}, {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        training_step(state.model, state.optimizer, x, y, *settings)
+    began = time.monotonic()
+    loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+    seconds = time.monotonic() - began
     hours = examples / len(x) * seconds / 3600
-    hours = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    days = f" ({hours / 24:,.0f} days)" * (hours > 48)
+    peak = ""
+    if x.is_cuda:
+        peak = f", {torch.cuda.max_memory_allocated(x.device) / 1e9:.1f} GB at its peak"
     print(
-        f"dry run: a step of {len(x)} examples takes {seconds:.2g} s after the first (loss"
-        f" {loss:.3f}), so training takes about {hours} hours of this device in one process"
-        " (measuring comes on top); nothing was written"
+        f"a step of {len(x)} examples keeps {sum(kept.values()) / 1e9:.2f} GB of activations{peak},"
+        f" takes {seconds:.2g} s after the first (loss {loss:.3f}): training takes about"
+        f" {said} hours{days} of this device in one process, measuring comes on top",
+        flush=True,
     )
 
 
