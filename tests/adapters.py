@@ -5,8 +5,13 @@ my.py defines one or more functions with the names below (and anything else it n
 those names are run against them, and only those. Oracles never come through here.
 """
 
+import builtins
+import contextlib
+import functools
 import importlib.util
 import inspect
+import signal
+from functools import partial
 from pathlib import Path
 
 from clp_min.augment import random_affine, random_crop, random_flip
@@ -22,7 +27,7 @@ from clp_min.features import (
     common_directions, component_strengths, cross_class_similarity, feature_similarity,
     pseudo_neuron_similarity, within_class_similarity,
 )
-from clp_min.fisher import fisher_trace, per_example_gradient_norms
+from clp_min.fisher import FisherTrace, fisher_trace, per_example_gradient_norms
 from clp_min.gradients import (
     effective_gradient, flat_parameters, full_gradient, gradient_cosines, optimum,
 )
@@ -55,16 +60,69 @@ from theory.two_layer import square_net_gap, two_layer_fisher_matrix, two_layer_
 PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfunction(value)}
 
 
-def install(path):
+TYPES = {"FisherTrace"}  # what a solution may import of ours: a returned type
+OURS = {"clp_min", "theory", "adapters", "oracles", "compare", "mutate"}
+CALLED = []  # the last call of a student's function: its name, arguments
+
+
+class OutOfTime(BaseException):
+    """A test took too long; no ``except Exception`` catches it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Within it Python code that takes longer (None: no limit) raises ``OutOfTime``."""
+
+    def out_of_time(*_):
+        raise OutOfTime(f"took longer than {seconds:g} seconds")
+
+    if not seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again, if the first one was caught
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def described_call():
+    """The last call in words: "fisher_trace(MLP, tensor (6, 12) float64, labels='signs')"."""
+    if not CALLED:
+        return ""
+    name, arguments, more = CALLED
+    words = [_described(value) for value in arguments]
+    return f"{name}({', '.join(words + [f'{k}={_described(v)}' for k, v in more.items()])})"
+
+
+def _described(value):
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        dtype = str(value.dtype).replace("torch.", "")
+        return f"{type(value).__name__.lower()} {tuple(value.shape)} {dtype}"
+    text = repr(value)
+    return text if len(text) <= 40 and "\n" not in text and " at 0x" not in text else (
+        f"a {type(value).__name__}"
+    )
+
+
+def install(path, isolated=False):
     """Put the functions of the file at ``path`` in place of ours -> their names. ValueError: it
-    does not import, or defines none of the names here."""
+    does not import, or defines none of the names here.
+
+    isolated: the file cannot reach our own functions of those names, nor import more of ours than
+    ``TYPES``.
+    """
     spec = importlib.util.spec_from_file_location("student", Path(path).resolve())
     if spec is None or not Path(path).exists():
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    if isolated:
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import_without_ours}
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, OutOfTime) as error:
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not import: {type(error).__name__}: {said}") from None
     names = [
@@ -76,5 +134,37 @@ def install(path):
         raise ValueError(
             f"{path} defines (def, not import) none of: {', '.join(sorted(PUBLIC))}"
         )
-    globals().update({name: vars(module)[name] for name in names})
+    globals().update({name: _recorded(name, vars(module)[name]) for name in names})
+    for name in names if isolated else ():
+        home = importlib.import_module(PUBLIC[name].__module__)
+        setattr(home, name, partial(_unreachable, name))
     return names
+
+
+def _import_without_ours(name, *scope):
+    """The import statement of an isolated file."""
+    wanted = scope[2] if len(scope) > 2 else ()
+    if name.partition(".")[0] in OURS and not (wanted and set(wanted) <= TYPES):
+        raise ImportError(f"{name} is the project's own; of it you may import {', '.join(TYPES)}")
+    return __import__(name, *scope)
+
+
+def _unreachable(name, *arguments, **more):
+    raise ImportError(f"{name} of the project cannot be reached while a solution is marked")
+
+
+def _recorded(name, function):
+    """The function, which leaves its last call in ``CALLED``, and says if it returns another
+    type."""
+    wanted = {"fisher_trace": FisherTrace}.get(name)
+
+    @functools.wraps(function)
+    def call(*arguments, **more):
+        CALLED[:] = name, arguments, more
+        result = function(*arguments, **more)
+        if wanted and not isinstance(result, wanted):
+            given = type(result).__name__
+            raise TypeError(f"{name} must return a {wanted.__name__}, it returned a {given}")
+        return result
+
+    return call

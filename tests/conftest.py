@@ -1,7 +1,11 @@
 """The tests of ``--student`` (the option is in the root's conftest.py) and the claims ledger."""
 
+import json
+
 import pytest
 import torch
+
+import adapters
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other on a busy machine
 LEDGER = []
@@ -19,13 +23,33 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    with adapters.time_limit(item.config.getoption("--limit")):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
+    path = item.config.getoption("--report")
+    if path and call.when == "call":
+        line = {"test": item.originalname, "case": item.name, "passed": not call.excinfo}
+        if call.excinfo:
+            line["error"] = f"{call.excinfo.typename}: {call.excinfo.value}"[:1000]
+            line["called"] = adapters.described_call()
+        with open(path, "a") as file:
+            print(json.dumps(line), file=file)
     for marker in item.iter_markers("claim"):
         if call.when == "call":
             LEDGER.append(
                 (marker.args[0], marker.kwargs["verdict"], outcome.get_result().outcome, item.name)
             )
+
+
+def pytest_sessionfinish(session):
+    if path := session.config.getoption("--report"):
+        with open(path, "a") as file:
+            print(json.dumps({"finished": True}), file=file)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -124,6 +124,17 @@ def test_hessian_trace__is_unbiased_and_its_standard_error_is_honest(method, pro
         assert abs(found[:, 0].var(ddof=1) / variance - 1) < MC * math.sqrt(2 / 400) * 1.5
 
 
+def test_hessian_trace__of_one_weight_is_exact_with_signs():
+    """z'Hz = H where a single weight is kept, for every sign z; not for normal numbers."""
+    model, x, y = case("mlp")
+    masks = {k: torch.zeros(p.shape, dtype=torch.bool) for k, p in model.named_parameters()}
+    next(iter(masks.values()))[0, 0] = True
+    dense = oracles.hessian(model, x, y)[0, 0]
+    estimate, error = hessian_trace(model, x, y, 3, generator("cpu", 0), masks)
+    assert_close(estimate, dense, 1e-9)
+    assert error < 1e-12
+
+
 def trained(steps=300):
     """A net after training: a few large eigenvalues over a flat rest."""
     torch.manual_seed(1)

@@ -281,26 +281,34 @@ def test_magnitude_masks__prune_the_smallest_exactly_and_globally():
         assert int((~kept).sum()) == round(sparsity * len(sizes))
         if 0 < sparsity:
             assert sizes[~kept].max() <= sizes[kept].min()
-    last = names[-1].removesuffix(".weight")
-    for exclude in ([last], [names[-1]]):
-        masks = magnitude_masks(model, 0.5, exclude)
-        assert names[-1] not in masks
-        counted = sum(m.numel() for m in masks.values())
-        assert sum(int((~m).sum()) for m in masks.values()) == round(0.5 * counted)
     with torch.no_grad():  # ties: exactly as many still
         for p in model.parameters():
             p.fill_(0.3)
     pruned = sum(int((~m).sum()) for m in magnitude_masks(model, 0.5).values())
     assert pruned == round(0.5 * len(sizes))
-    for bad in (1.0, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="sparsity"):
-            magnitude_masks(model, bad)
+
+
+def test_magnitude_masks__what_is_excluded_is_left_whole_and_not_counted():
+    model = models.small_cnn((3, 8, 8), 4, widths=(4, 6), norm=True)
+    name = [n for n, p in model.named_parameters() if p.dim() > 1][-1]
+    for exclude in ([name.removesuffix(".weight")], [name]):
+        masks = magnitude_masks(model, 0.5, exclude)
+        assert name not in masks
+        counted = sum(m.numel() for m in masks.values())
+        assert sum(int((~m).sum()) for m in masks.values()) == round(0.5 * counted)
     net = models.resnet((3, 8, 8), 4, widths=(4, 6))  # a container's name covers all that is in it
     inside = [n for n, p in net.named_parameters() if p.dim() > 1 and n.startswith("3.")]
     assert inside and not set(inside) & set(magnitude_masks(net, 0.5, ["3"]))
     tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     assert list(magnitude_masks(tied, 0.5)) == ["0.weight"]
+
+
+def test_magnitude_masks__refusals():
+    model = models.small_cnn((3, 8, 8), 4, widths=(4, 6), norm=True)
+    for bad in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="sparsity"):
+            magnitude_masks(model, bad)
     for unknown in ("nothing", "1", "0.bias"):
         with pytest.raises(ValueError, match="exclude.*covers no weight"):
             magnitude_masks(model, 0.5, [unknown])
