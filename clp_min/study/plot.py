@@ -285,6 +285,8 @@ def _draw_bars(place, axes):
             place.plot(middle + 0.2 * width, row, ".", color="0.25", ms=4)
     names = ["\n".join(textwrap.wrap(str(v), 14)) for v in axes.curves[0].x]
     place.set_xticks(range(len(names)), names)
+    if len(names) > 8:
+        place.tick_params(axis="x", rotation=90, labelsize="small")
     place.axhline(0, color="k", lw=0.8)
     place.grid(False, axis="x")
 
