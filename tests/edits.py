@@ -55,7 +55,7 @@ EDITS = [  # (module, function, the mistake, old text, new text, test)
      "return unit, member.T @ unit, member.sum(0)",
      "return features.double(), member.T @ features.double(), member.sum(0)", "is_the_double_loop"),
     ("clp_min/fisher.py", "fisher_trace", "the sum over the examples, not their mean",
-     "return FisherTrace(float(per_example.mean()),", "return FisherTrace(float(per_example.sum()),",
+     "FisherTrace(float(per_example.mean()),", "FisherTrace(float(per_example.sum()),",
      "equals_double_loop"),
 ]
 

@@ -4,6 +4,7 @@
     python tests/mark.py --starter 02_fisher_trace > mine.py
     python tests/mark.py --list
 
+Other functions that have tests (tests/adapters.py names them) are marked too, a point for each.
 Every file gets a row: points by property, and for the first failure what was called, what came and
 what was wanted, and the usual mistake that gives the same number. A solution cannot reach the
 project's own functions. What does not import, floods, exits or never ends gets a row too.
@@ -57,6 +58,20 @@ def assignments():
         functions = dict.fromkeys(test.split("__")[0] for _, _, tests in rows for test in tests)
         found[path.stem] = Assignment(path.stem, tuple(functions), tuple(rows))
     return found
+
+
+def without_handout(defined):
+    """[one assignment] of other functions that have tests, a point for each; [] if there are
+    none."""
+    tests = re.findall(r"^def test_(\w+?__\w+)\(", all_tests(), re.M)
+    found = {name: [t for t in tests if t.split("__")[0] == name] for name in sorted(defined)}
+    rows = [(1, name, own) for name, own in found.items() if own]
+    return [Assignment("without a handout", tuple(n for _, n, _ in rows), tuple(rows))] * bool(rows)
+
+
+@lru_cache
+def all_tests():
+    return "".join(path.read_text() for path in sorted(ROOT.glob("tests/test_*.py")))
 
 
 def starter(name):
@@ -120,7 +135,8 @@ def mark(path, limit, minutes):
         tree = ast.parse(path.read_bytes())
         defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         wanted = [a for a in assignments().values() if defined & set(a.functions)]
-        said = "" if wanted else "defines no function of an assignment (python tests/mark.py --list)"
+        wanted = wanted or without_handout(defined)
+        said = "" if wanted else "defines none of the functions that are tested (mark.py --list)"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         wanted, said = [], f"does not parse: {type(error).__name__}: {error}"
     if said:

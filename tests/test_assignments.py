@@ -92,7 +92,7 @@ def test_mark__right_solutions_get_all_points_for_the_definition(tmp_path):
 BODY = "def vertical(x):\n    return x\n\n\ndef effective_gradient(gradient, direction):\n    {}\n"
 HOSTILE = {  # name -> (text, what its remark must say)
     "syntax": ("def effective_gradient(g\n", "SyntaxError"),
-    "nothing": ("x = 1\n", "defines no function"),
+    "nothing": ("x = 1\n", "defines none of the functions"),
     "exit": ("import sys\nsys.exit(0)\n" + BODY.format("return gradient"), "SystemExit"),
     "gone": (BODY.format("import os; os._exit(0)"), "ended the process"),
     "late_exit": (BODY.format("raise SystemExit(0)"), "SystemExit"),
@@ -118,6 +118,14 @@ HOSTILE = {  # name -> (text, what its remark must say)
              "likely: divides by |d| instead of |d|^2"),
     "binary": ("\x00\x01", "does not parse"),
 }
+
+
+@pytest.mark.slow
+def test_mark__a_function_without_a_handout_has_a_point(tmp_path):
+    (tmp_path / "right.py").write_text("def vertical_flip(x):\n    return x.flip(2)\n")
+    (tmp_path / "wrong.py").write_text("def vertical_flip(x):\n    return x\n")
+    rows = marks(tmp_path)
+    assert [float(rows[f"{name}.py"]["points"]) for name in ("right", "wrong")] == [1.0, 0.0]
 
 
 @pytest.mark.slow
