@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import adapters
+import ledger
 import lines
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +53,7 @@ def test_layout__the_science_knows_nothing_of_the_study():
 
 def scripts():
     """The examples that are scripts."""
-    return [p for p in sorted(EXAMPLES.glob("*.py")) if p.stem not in SETTINGS]
+    return [p for p in sorted(EXAMPLES.glob("*.py")) if p.stem not in SETTINGS | {"all"}]
 
 
 def test_layout__a_script_imports_its_papers_settings_and_packages_alone():
@@ -81,27 +82,10 @@ def test_layout__a_panel_has_its_files_prefix():
             assert OTHER_PREFIX.get(panel) is None
 
 
-def listed_panels():
-    """Identifiers of PANELS.md: those of the tables, and those of them that are built."""
-    text = (ROOT / "tests" / "PANELS.md").read_text()
-    names = set()
-    for row in re.findall(r"^\| (\w+_\w+[^|]*) \|", text, re.M):
-        first, *others = re.split(r", ", row.strip())
-        names.add(first)
-        for other in others:
-            other = other.strip()
-            if "_" in other:
-                names.add(other)
-            elif other.startswith(("fig", "table", "alg", "finding")):
-                names.add(first.split("_")[0] + "_" + other)
-            else:  # 1b after fig1a
-                names.add(re.sub(r"\d+\w$", "", first) + other)
-    built = re.search(r"^Built: (.*?)\n\n", text, re.M | re.S).group(1)
-    return names, set(re.findall(r"`(\w+)`", built))
-
-
 def test_layout__the_list_of_panels_is_that_of_the_code():
-    listed, built = listed_panels()
+    text = (ROOT / "tests" / "PANELS.md").read_text()
+    built = set(re.findall(r"`(\w+)`", re.search(r"^Built: (.*?)\n\n", text, re.M | re.S).group(1)))
+    listed = set(ledger.panels())
     coded = {panel for path in scripts() for panel in panels_of(path)}
     assert coded == built, "tests/PANELS.md, Built: is not what the scripts hold"
     assert built <= listed, f"not in a table of PANELS.md: {sorted(built - listed)}"

@@ -83,7 +83,7 @@ def test_theorem1_parts__sum_to_the_step():
             assert np.abs(primary + parts.sum(0) - step).max() > 1e-4 * size
 
 
-@pytest.mark.claim("diversity_fig5", verdict="does not follow")
+@pytest.mark.claim("diversity_fig5_one_sample", verdict="does not follow")
 @pytest.mark.claim("diversity_theorem2", verdict="fails as printed")
 def test_theorem2_product__exact_condition_and_counterexamples():
     """cos(dV, F) is 1 or -1 for any C (Fig. 5 verifies nothing). The product is sgn(C'delta) cos(V,

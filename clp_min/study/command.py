@@ -139,7 +139,7 @@ class Study:
         if work.PARENT in os.environ:
             work.end_with_parent()
         # the code as it is now, and the log
-        self.text, self.digest = _text(self.script), _digest(self.script)
+        self.text, self.digest = _text(self.script), source_digest(self.script)
         if arguments.plot:
             self.replot()
             raise SystemExit(0)
@@ -614,7 +614,7 @@ def _text(script):
     return "\n\n".join(f"# ---- {path.name}\n\n{path.read_text()}" for path in _local(script))
 
 
-def _digest(script):
+def source_digest(script):
     """A digest of the code that makes the numbers: the script, its settings, and clp_min."""
     package = sorted(Path(clp_min.__file__).parent.rglob("*.py"))
     content = b"".join(path.read_bytes() for path in _local(script) + package)

@@ -1,0 +1,150 @@
+"""The claims ledger: every panel of tests/PANELS.md and every statement that a test bears, with its
+verdict and who gives it; and what share of each paper is built, run, and as printed.
+
+    python tests/ledger.py [--paper sparse] [--shares]
+"""
+
+import argparse
+import ast
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS = {
+    "achille": "Achille, Rovere & Soatto 2019", "golatkar": "Golatkar, Achille & Soatto 2019",
+    "ash": "Ash & Adams 2020", "revisiting": "Revisiting critical learning periods",
+    "sparse": "Generalization and memorization in sparse networks (a draft)",
+    "phases": "Understanding and leveraging the learning phases",
+    "diversity": "Trap of feature diversity",
+}
+AS_PRINTED = ("reproduced", "holds")
+WORKS = {"Achille": "achille", "Takeaways": "achille", "Golatkar": "golatkar", "Ash": "ash",
+         "Revisiting": "revisiting", "Phases": "phases"}  # of the table of sentences
+IDENTIFIER = re.compile(r"[a-z]+_\w+")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One claim: its identifier, verdict ("" if there is none yet), number, and who gives it."""
+
+    name: str
+    verdict: str
+    number: str
+    judge: str
+    of: str = ""
+
+    @property
+    def paper(self):
+        return self.of or self.name.split("_")[0]
+
+
+def identifiers(cell):
+    """"sparse_fig1a, 1b, fig4" -> sparse_fig1a, sparse_fig1b, sparse_fig4; [] if it holds none."""
+    found = []
+    for word in re.split(r"[,;] ", cell.replace("`", "")):
+        if IDENTIFIER.fullmatch(word):
+            found.append(word)
+        elif found and re.fullmatch(r"\d+\w?", word):
+            found.append(re.sub(r"\d+\w?$", word, found[-1]))
+        elif found and re.fullmatch(r"\w+", word):
+            found.append(f"{found[-1].split('_')[0]}_{word}")
+    return found
+
+
+def panels():
+    """Identifiers in the first columns of the tables of PANELS.md, once each."""
+    text = (ROOT / "tests" / "PANELS.md").read_text()
+    cells = re.findall(r"^\| ([^|]+) \|", text, re.M)
+    return list(dict.fromkeys(name for cell in cells for name in identifiers(cell)))
+
+
+def built():
+    """Identifiers of panel functions in the scripts."""
+    trees = [ast.parse(path.read_text()) for path in sorted(ROOT.glob("examples/*.py"))]
+    return {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)
+            and IDENTIFIER.fullmatch(node.name)}
+
+
+def results():
+    """{panel: its result at quick scale on the script's default set, or on the first other one}."""
+    folder = ROOT / "examples" / "results"
+    paths = [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.quick*/*.json"))]
+    found = {}
+    for path in paths:
+        found.setdefault(path.stem, json.loads(path.read_text()))
+    return found
+
+
+def statements():
+    """[Leaf] of the claims that tests bear: @pytest.mark.claim(name, verdict=...)."""
+    leaves = []
+    for path in sorted(ROOT.glob("tests/test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for mark in getattr(node, "decorator_list", ()):
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.claim":
+                    verdict = {k.arg: k.value for k in mark.keywords}["verdict"]
+                    name, word = ast.literal_eval(mark.args[0]), ast.literal_eval(verdict)
+                    leaves.append(Leaf(name, word, "", f"{path.name}: {node.name}"))
+    return leaves
+
+
+def open_sentences():
+    """[Leaf] of the sentences of PANELS.md that no panel judges, and why none does."""
+    text = (ROOT / "tests" / "PANELS.md").read_text()
+    section, found, work = text.split("## Sentences of")[1].split("\n## ")[0], [], ""
+    for cell, sentence, judge in re.findall(r"^\| (.*?) ?\| (.+?) \| (.+?) \|$", section, re.M):
+        work = WORKS.get(cell.strip(), work)
+        if work and "`" not in judge and sentence != "sentence":
+            judge = judge if "not built" in judge else f"no panel: {judge}"
+            found.append(Leaf(sentence[:60], "", "", judge, work))
+    return found
+
+
+def leaves():
+    """The whole ledger."""
+    code, found = built(), results()
+    rows = []
+    for name in panels():
+        result = found.get(name)
+        number = ""
+        if result:
+            mean, error = (result["headline"][key] for key in ("mean", "standard_error"))
+            number = f"{mean:.4g}" if error is None else f"{mean:.4g} ± {error:.2g}"
+        judge = result["script"] if result else "built, no result" if name in code else "not built"
+        rows.append(Leaf(name, result["verdict"] if result else "", number, judge))
+    return rows + statements() + open_sentences()
+
+
+def shares(rows, paper):
+    """(built, run at quick scale, as printed) of a paper's leaves, and how many there are."""
+    own = [row for row in rows if row.paper == paper]
+    there = sum("not built" not in row.judge and "no panel" not in row.judge for row in own)
+    return there, sum(bool(row.verdict) for row in own), sum(
+        row.verdict in AS_PRINTED for row in own
+    ), len(own)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--paper", nargs="+", choices=list(PAPERS), default=list(PAPERS))
+    parser.add_argument("--shares", action="store_true", help="the three shares alone")
+    arguments = parser.parse_args()
+    rows = leaves()
+    for paper in arguments.paper:
+        n = shares(rows, paper)
+        print(f"{PAPERS[paper]}: of {n[3]} claims {n[0]} built, {n[1]} run at quick scale or proved,"
+              f" {n[2]} as printed")
+        for row in rows if not arguments.shares else ():
+            if row.paper == paper:
+                print(f"  {row.name:36} {row.verdict or '–':28} {row.number:18} {row.judge}")
+        verdicts = Counter(row.verdict or "no verdict" for row in rows if row.paper == paper)
+        print(f"  {', '.join(f'{n} {word}' for word, n in verdicts.most_common())}")
+
+
+if __name__ == "__main__":
+    main()
