@@ -64,7 +64,8 @@ def against_ours(yours, ours):
 
 def page(found, out):
     """The summary, a row for every panel -> (its text, the words of its rows)."""
-    lines, words = ["# Yours against ours", "", "| panel | yours | ours | |", "|---|---|---|---|"], []
+    lines = ["# Yours against ours", "", "| panel | yours | ours | |", "|---|---|---|---|"]
+    words = []
     for name in (name for names in found.values() for name in names):
         yours, ours = result_of(name, out), result_of(name)
         words.append(against_ours(yours, ours) if yours and ours else "missing")

@@ -54,7 +54,10 @@ def changes(node):
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
         found.append(("dropped sign", lambda n: n.operand))
     if isinstance(node, ast.Call):
-        if len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+        alike = len(node.args) > 1 and ast.dump(node.args[0]) == ast.dump(node.args[1])
+        alike = alike or getattr(node.func, "attr", "") in ("maximum", "minimum")  # no mutant
+        starred = any(isinstance(a, ast.Starred) for a in node.args[:2])
+        if len(node.args) > 1 and not starred and not alike:
             found.append(("swapped arguments", lambda n: n.args.insert(0, n.args.pop(1))))
         keyed = getattr(node.func, "id", "") in ("generator", "global_seed")
         if keyed and isinstance(node.args[-1], ast.Constant):
