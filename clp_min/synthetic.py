@@ -136,7 +136,8 @@ def shapes(
     others. Classes are balanced.
     """
     _check_sizes(seed, train_size=train_size, test_size=test_size, size=size)
-    check_real(0, noise=noise, class_colour=class_colour)
+    check_real(0, noise=noise)
+    check_real(0, 1, class_colour=class_colour)
     train = _shapes(
         np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour
     )

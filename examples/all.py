@@ -110,7 +110,8 @@ def everything(argv=None):
     (arguments.out / "all.md").write_text(text)
     kinds = Counter(word.split(" (")[0] for word in words)
     counts = ", ".join(f"{n} {word}" for word, n in sorted(kinds.items()))
-    print(f"\n{(time.monotonic() - began) / 60:.0f} minutes; {counts} -> {arguments.out / 'all.md'}")
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{minutes:.0f} minutes; {counts} -> {arguments.out / 'all.md'}")
     if failed:
         raise ValueError(f"failed: {', '.join(failed)}; the same command goes on")
 

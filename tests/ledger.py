@@ -137,8 +137,8 @@ def main():
     rows = leaves()
     for paper in arguments.paper:
         n = shares(rows, paper)
-        print(f"{PAPERS[paper]}: of {n[3]} claims {n[0]} built, {n[1]} run at quick scale or proved,"
-              f" {n[2]} as printed")
+        print(f"{PAPERS[paper]}: of {n[3]} claims {n[0]} built, {n[1]} run at quick scale or"
+              f" proved, {n[2]} as printed")
         for row in rows if not arguments.shares else ():
             if row.paper == paper:
                 print(f"  {row.name:36} {row.verdict or '–':28} {row.number:18} {row.judge}")

@@ -87,7 +87,8 @@ def starter(name):
         signature = str(inspect.signature(function))
         text = "\n".join(f"    {line}".rstrip() for line in inspect.getdoc(function).splitlines())
         text = f'    """{text.strip()}\n    """'
-        lines += ["", f"def {function.__name__}{signature}:", text, "    raise NotImplementedError", ""]
+        head = f"def {function.__name__}{signature}:"
+        lines += ["", head, text, "    raise NotImplementedError", ""]
     return "\n".join(lines)
 
 

@@ -38,7 +38,8 @@ def test_assignments__a_handout_has_all_its_parts(name):
     for part in ("The question", "The equations", "What to write", "What to observe", "Hints",
                  "Questions to answer from your figure", "Out of scope"):
         assert f"\n## {part}\n" in text
-    assert text.count("<details>") == 3 and re.search(r"^\d+ minutes · difficulty [1-5]", text, re.M)
+    assert text.count("<details>") == 3
+    assert re.search(r"^\d+ minutes · difficulty [1-5] of 5$", text, re.M)
     assert assignment.properties[0][1].startswith("definition")
     tests = "".join(path.read_text() for path in ROOT.glob("tests/test_*.py"))
     for test in [test for _, _, tests_ in assignment.properties for test in tests_]:

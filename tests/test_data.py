@@ -733,3 +733,11 @@ def test_dataset__halves_and_sizes():
     assert torch.allclose(large.train[0][:, :, 0, 0], x[:, :, 0, 0])  # bilinear, corners kept
     largest = whole.relabelled(2, lambda x, y: (x, x.mean((2, 3)).argmax(1)))
     assert largest.classes == 2 and torch.equal(largest.train[1], x.mean((2, 3)).argmax(1))
+
+
+def test_synthetic__a_negative_noise_or_share_is_refused():
+    for wrong in (dict(noise=-0.5), dict(class_colour=-0.5)):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            synthetic.shapes(0, 20, 10, **wrong)
+    with pytest.raises(ValueError, match="noise"):
+        synthetic.textures(0, 20, 10, noise=-0.5)

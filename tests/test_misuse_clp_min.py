@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from clp_min import models
-from clp_min.checks import check_real, check_whole
+from clp_min.checks import check_finite, check_real, check_tensors, check_whole
 from clp_min.schedule import Phase, sweep
 from clp_min.seeding import generator
 from clp_min.train import Setup
@@ -259,3 +259,24 @@ def test_checks__bounds_belong_to_what_is_allowed_and_above_does_not():
     ):
         with pytest.raises(ValueError, match="must be"):
             call()
+
+
+def test_check_tensors__axes_kinds_and_what_is_empty():
+    x, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    check_tensors(x=(x, "n d"), y=(y, "label n"))
+    check_tensors(x=(x.double(), "n ..."), y=(y.int(), "int n"), z=(y, "any n"))
+    check_tensors(square=(torch.zeros(3, 3), "d d"))
+    for wrong, said in (
+        (dict(x=([1.0], "n")), "got list"), (dict(x=(x, "n")), "x must be a float tensor"),
+        (dict(x=(y, "n")), "int64"), (dict(y=(x, "int n d")), "float32"),
+        (dict(y=(y.int(), "label n")), "int32"), (dict(x=(x[:0], "n d")), "not empty"),
+        (dict(x=(x[0, 0], "n ...")), "not empty"), (dict(x=(x, "d d")), "d = 2"),
+        (dict(x=(x, "n d"), y=(y[:1], "int n")), "n = 2"),
+        (dict(x=(x, "n d"), y=(y.to("meta"), "int n")), "on meta"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_tensors(**wrong)
+    check_finite(x=x)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="x holds values that are not finite"):
+            check_finite(x=torch.tensor([1.0, value]))

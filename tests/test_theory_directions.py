@@ -192,3 +192,8 @@ def test_theorem1_parts__s_primary_has_the_index_of_another_part():
         primary, parts, _ = theorem1_parts(weights, 0, weights[1] @ np.ones(7), x, label, 0.1)
         sizes = np.linalg.norm(parts, axis=(1, 2))
         assert not np.isclose(np.linalg.norm(primary), sizes, rtol=1e-3).any()
+
+
+def test_theorem3_share__an_example_at_right_angles_has_neither_sign():
+    deltas = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0], [-1.0, 0.0]])
+    assert theorem3_share(np.array([1.0, 0.0]), deltas) == 0.5

@@ -224,3 +224,9 @@ def test_promises__what_stands_for_them_is_built():
     built = re.search(r"^Built: (.*?)\n\n", text, re.M | re.S).group(1)
     for panel in ("sparse_table2", "sparse_disagreement", "sparse_lottery"):
         assert f"`{panel}`" in built
+
+
+def test_square_net_gap__has_no_value_without_a_weight():
+    for theta in (0.0, [1.0, 0.0]):
+        with pytest.raises(ValueError):
+            square_net_gap(theta)

@@ -6,12 +6,13 @@ import math
 import numpy as np
 
 
-def whole(low=0, **values):
-    """Each value must be a whole number from ``low`` on (not a bool)."""
+def whole(low=0, high=math.inf, **values):
+    """Each value must be a whole number in [low, high] (not a bool)."""
     for name, value in values.items():
         is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-        if not is_whole or value < low:
-            raise ValueError(f"{name} must be a whole number from {low} on, got {value!r}")
+        if not is_whole or not low <= value <= high:
+            allowed = f"from {low} on" if high == math.inf else f"in {low}..{high}"
+            raise ValueError(f"{name} must be a whole number {allowed}, got {value!r}")
 
 
 def real(low=-math.inf, high=math.inf, above=-math.inf, **values):

@@ -55,7 +55,7 @@ def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
     step; w_next: another one in its place, with which the parts do not sum to the step. The printed
     factor F F' / |F|^2 cancels: the parts are D V (C'dW_{l+1} F) F_{l-1}' ...
     """
-    whole(0, layer=layer)
+    whole(0, len(weights) - 2, layer=layer)
     real(lr=lr)
     features, deltas, _ = relu_net_pass(weights, x, label)
     own, above = features[layer], features[layer + 1]
@@ -135,7 +135,7 @@ def two_phases(weights, x, labels, lr, steps, layer):
     """
     shaped(2, x=x)
     whole(0, steps=steps)
-    whole(1, layer=layer)
+    whole(1, len(weights) - 1, layer=layer)
     real(above=0, lr=lr)
     weights, one_hot = [w.copy() for w in weights], np.eye(len(weights[-1]))[labels]
     apart = labels[:, None] != labels[None, :]
