@@ -4,8 +4,9 @@
 
 A mutant changes a constant, a comparison, an operator, a default argument or a generator's key,
 drops a term or a minus, swaps two arguments, or removes a check. The tests that bear the function's
-name run first (``-k function__``), then every default test of a file that names it. Killed: a test
-failed. An import that fails and a time-out are counted apart. Not collected by pytest.
+name run first (``-k function__``), then every default test of a file that names it, then of those
+that import its module or test all modules. Killed: a test failed. An import that fails and a
+time-out are counted apart. Not collected by pytest.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import torch  # noqa: F401
 ROOT = Path(__file__).resolve().parent.parent
 APART = {"files.py", "__init__.py", "identity.py"}  # no numbers
 OTHER = {"test_layout", "test_examples", "test_results"}  # they read the text, or the results
+EVERY = ("test_misuse", "test_bounds", "test_defaults", "test_models")  # of all modules
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -152,9 +154,13 @@ def judged(place, folder, limit):
     naming = [p for p in sorted((folder / "tests").glob("test_*.py"))
               if word in p.read_text() and p.stem not in OTHER]
     naming = naming or [folder / "tests" / f"test_{path.stem}.py"]
+    importing = [p for p in sorted((folder / "tests").glob("test_*.py"))
+                 if p.stem not in OTHER and (f".{path.stem} import" in p.read_text()
+                                             or p.stem.startswith(EVERY))]
     own, found = [str(p) for p in naming if p.exists()], "survived"
-    for more in ([*own, "-k", f"{word}__"], own):
-        code = tested(folder, more, limit) if own else 5
+    rest = [str(p) for p in importing if str(p) not in own]
+    for more in ([*own, "-k", f"{word}__"], own, rest):
+        code = tested(folder, more, limit) if more and own else 5
         if code in (1, 2, None):
             found = {1: "killed", 2: "import", None: "time-out"}[code]
             break

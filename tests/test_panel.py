@@ -8,7 +8,7 @@ import pytest
 
 from clp_min.study import Effect, Panel
 from clp_min.study.panel import (
-    rank_correlation, saturation, standard_seeds, t_quantile, untrained, verdict,
+    not_worse, rank_correlation, saturation, standard_seeds, t_quantile, untrained, verdict,
 )
 
 
@@ -159,3 +159,9 @@ def test_effect__two_seeds_have_an_interval_and_one_has_none():
     assert math.isclose(two.error, 0.5)
     assert math.isnan(Effect("points", [1.0], least=0.5).reach())
     assert Effect("points", [-1.0, 0.0, 2.0]).agreeing() == 1
+
+
+def test_not_worse__two_points_are_added_to_the_lead():
+    effect = not_worse("points ahead", np.array([-0.4, 0.1]), 0.5, 0.1)
+    assert effect.values.tolist() == [0.6, 1.1] and (effect.least, effect.step) == (0.5, 0.1)
+    assert effect.unit == "points ahead, plus 1"

@@ -233,3 +233,15 @@ def test_class_shares__a_faint_attribute_counts_and_an_absent_one_is_nan():
     share, number = class_shares(features, torch.tensor([0, 1, 2]), 3)
     assert_close(share[0], 0.75, 1e-6)
     assert share.isnan().tolist() == number.isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_reconstruction_loss__where_the_features_lie_does_not_matter(standardise):
+    """The mean of the training features is taken from both; the held-out mean differs from it."""
+    g = generator("cpu", 1)
+    features, test_features = torch.randn(30, 4, generator=g), 2 + torch.randn(20, 4, generator=g)
+    x, test_x = features[:, :3] + 1, test_features[:, :3] + 1
+    plain = reconstruction_loss(features, x, test_features, test_x, standardise=standardise)
+    moved = reconstruction_loss(features + 7, x, test_features + 7, test_x, standardise=standardise)
+    assert plain < 0.01  # x is linear in the features, also where they lie two units off
+    assert_close(moved, plain, 1e-6, 1e-9)
