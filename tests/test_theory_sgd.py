@@ -368,3 +368,13 @@ def test_quadratic_moments__a_flat_direction_keeps_its_place():
     true, stochastic, effective = quadratic_moments([0.0, 2.0], [0.0, 0.0], [3.0, 1.0], 0.25, 2)
     for values in (true, stochastic, effective):
         assert_close(values, [4.0, 1.0, 0.25], EXACT)
+
+
+def test_gradient_floor__scales_with_smoothness_and_variance_until_it_diverges():
+    h, s2 = np.full(3, 2.5), np.array([0.5, 1.0, 2.0])
+    true, _, _ = quadratic_moments(h, s2, np.ones(3), 0.3, 400)
+    assert_close(true[-1], gradient_floor(0.3, 2.5, 3.5), EXACT)
+    assert_close(printed_floor(0.3, 2.5, 3.5), 0.3 * 2.5 * 3.5, EXACT)
+    for rate in (0.8, 1.0, np.array([0.1, 0.9])):
+        with pytest.raises(ValueError, match="lr"):
+            gradient_floor(rate, 2.5, 3.5)

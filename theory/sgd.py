@@ -92,9 +92,11 @@ def interpolating_moments(dim, batch, lr, steps):
 
 def gradient_floor(lr, smoothness, variance):
     """Limit of E|grad|^2 at a constant learning rate, H = M I, noise of total variance sigma^2:
-    M lr sigma^2 / (2 - M lr)."""
+    M lr sigma^2 / (2 - M lr). ValueError: lr from 2/M on, where it grows without end."""
     real(above=0, smoothness=smoothness)
     real(0, lr=lr, variance=variance)
+    if np.max(lr) >= 2 / smoothness:
+        raise ValueError(f"lr must lie in [0, {2 / smoothness}), got {lr}")
     return smoothness * lr * variance / (2 - smoothness * lr)
 
 
