@@ -6,17 +6,21 @@
 
 Other functions that have tests (tests/adapters.py names them) are marked too, a point for each.
 Every file gets a row: points by property, and for the first failure what was called, what came and
-what was wanted, and the usual mistake that gives the same number. A solution cannot reach the
-project's own functions. What does not import, floods, exits or never ends gets a row too.
+what was wanted, and the usual mistake that gives the same number. A solution cannot import the
+project's own functions; who means to cheat can (examples/assignments/README.md). What does not
+import, floods, exits or never ends gets a row too.
 """
 
 import argparse
 import ast
+import contextlib
 import csv
 import inspect
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,80 +100,120 @@ def starter(name):
 
 
 def run(path, tests, limit, minutes, isolated=True):
-    """({case: its line of the report}, why it ended early or "") of these tests on one file."""
+    """({case: its line of the report}, {test: number of its cases}, why it ended early or "") of
+    these tests on one file, in a copy of it in a folder of its own."""
     names = {test.split("[")[0] for test in tests}
     places = [p for p in ROOT.glob("tests/test_*.py")
               if any(f"def test_{name}(" in p.read_text() for name in names)]
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.jsonl"
+        report, said, own = (Path(folder) / name for name in ("report", "said", "own"))
+        own.mkdir()
+        shutil.copy(path, own / "student.py")
         command = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "-s",
-            "--tb=no", f"--student={path}", f"--limit={limit}", f"--report={report}",
+            "--tb=no", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
+            f"--student={own / 'student.py'}", f"--limit={limit}", f"--report={report}",
             "-k", " or ".join(f"test_{name}" for name in names), "-m", "slow or not slow",
-            *["--isolated"] * isolated, *map(str, places),
+            *["--isolated"] * isolated, *places,
         ]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True, start_new_session=True)
-        try:
-            said = process.communicate(timeout=60 * minutes)[1]
-        except subprocess.TimeoutExpired:
-            said = f"ERROR: did not end within {minutes:g} minutes"
-        finally:
+        settings = dict(cwd=own, stdout=subprocess.DEVNULL, start_new_session=True,
+                        preexec_fn=_small_files)
+        with open(said, "wb") as file:
+            process = subprocess.Popen(list(map(str, command)), stderr=file, **settings)
             try:
+                process.wait(60 * minutes)
+                early = ""
+            except subprocess.TimeoutExpired:
+                early = f"did not end within {minutes:g} minutes"
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
-        lines = report.read_text().splitlines() if report.exists() else []
-        cases = {line["case"]: line for line in map(json.loads, lines) if "case" in line}
-        finished = any("finished" in line for line in map(json.loads, lines))
-    errors = re.findall(r"^ERROR: (.*)", said, re.M)
-    early = errors[-1].replace(f"{path} ", "")[:300] if errors else ""
-    if not errors and not finished:
+        lines = [line for text in read(report).splitlines() if (line := parsed(text))]
+        errors = re.findall(r"^ERROR: (.*)", read(said), re.M)
+    cases = {line["case"]: line for line in lines if "case" in line}
+    numbers = next((line["collected"] for line in lines if "collected" in line), {})
+    if errors and not early:
+        early = errors[-1].replace(f"{own / 'student.py'} ", "")[:300]
+    if not early and not any("finished" in line for line in lines):
         early = f"it ended the process (status {process.returncode}) before the tests were over"
-    return cases, early
+    return cases, numbers, early
 
 
-def mark(path, limit, minutes):
+def _small_files():
+    """In the new process: no file of more than 50 MB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
+
+
+def read(path):
+    """Up to a megabyte from the end of a text file, whatever is in it; "" without one."""
+    if not path.exists():
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - 1_000_000, 0))
+        return file.read().decode(errors="replace")
+
+
+def parsed(text):
+    """A line of the report; None for what is none."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        return found if isinstance(found, dict) else None
+
+
+def mark(path, name, limit, minutes):
     """[row] of one file, one for each assignment of which it defines a function."""
     try:
         tree = ast.parse(path.read_bytes())
         defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         wanted = [a for a in assignments().values() if defined & set(a.functions)]
         wanted = wanted or without_handout(defined)
-        said = "" if wanted else "defines none of the functions that are tested (mark.py --list)"
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        wanted, said = [], f"does not parse: {type(error).__name__}: {error}"
-    if said:
-        return [{"file": path.name, "assignment": "", "points": 0, "of": "", "remark": said}]
-    return [marked(path, assignment, limit, minutes) for assignment in wanted]
+        if wanted:
+            return [marked(path, name, one, defined, limit, minutes) for one in wanted]
+        said = "defines none of the functions that are tested (mark.py --list)"
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
+        said = f"does not parse: {type(error).__name__}: {error}"
+    except Exception as error:  # one file must not cost the others their marks
+        said = f"could not be marked: {type(error).__name__}: {error}"
+    return [{"file": name, "assignment": "", "points": 0, "of": "", "remark": said}]
 
 
-def marked(path, assignment, limit, minutes):
-    """The row of one file and one assignment."""
+def marked(path, name, assignment, defined, limit, minutes):
+    """The row of one file and one assignment. Without a point for the definition there is none."""
     tests = [test for _, _, tests in assignment.properties for test in tests]
-    cases, early = run(path.resolve(), tests, limit, minutes)
-    row = {"file": path.name, "assignment": assignment.name, "points": 0.0, "of": assignment.points}
-    failures = []
-    for points, what, tests in assignment.properties:
-        shares = []
-        for test in tests:
-            name, _, first = test.partition("[")
-            found = [c for c in cases.values() if c["test"] == f"test_{name}"
-                     and c["case"].removeprefix(c["test"]).startswith(f"[{first}" * bool(first))]
-            shares.append(sum(c["passed"] for c in found) / len(found) if found else 0.0)
-            failures += [c for c in found if not c["passed"]]
-        row[what] = round(points * sum(shares) / len(shares), 1)
-        row["points"] = round(row["points"] + row[what], 1)
-    told = explained(failures[0]) if failures else ""
-    row["remark"] = "\n".join(filter(None, (early, told)))
-    return row
+    cases, numbers, early = run(path.resolve(), tests, limit, minutes)
+    failures, shares = [], {}
+    for points, what, tests_ in assignment.properties:
+        each = []
+        for test in tests_:
+            own = [c for c in cases.values() if is_of(c, test)]
+            n = len(own) if "[" in test else numbers.get(f"test_{test.split('[')[0]}", len(own))
+            each.append(sum(c["passed"] for c in own) / n if own else 0.0)
+            failures += [c for c in own if not c["passed"]]
+        shares[what] = round(points * sum(each) / len(each), 1)
+    first = [share for what, share in shares.items() if what.startswith("definition")]
+    if first and not any(first):
+        shares = dict.fromkeys(shares, 0.0)
+    absent = sorted(set(assignment.functions) - defined)
+    told = [f"does not define {', '.join(absent)}"] * bool(absent) + [early] * bool(early)
+    if failures:
+        told.append(explained(failures[0], cases, tuple(tests)))
+        others = sorted({c["test"] for c in failures} - {failures[0]["test"]})
+        told += [f"other tests that fail: {', '.join(others)}"] * bool(others)
+    row = {"file": name, "assignment": assignment.name, "points": round(sum(shares.values()), 1)}
+    return row | {"of": assignment.points} | shares | {"remark": "\n".join(told)}
+
+
+def is_of(case, test):
+    """Whether a case belongs to a test of a handout, "name" or "name[first letters of its case"."""
+    name, _, first = test.partition("[")
+    start = f"[{first}" if first else ""
+    return case["test"] == f"test_{name}" and case["case"][len(case["test"]):].startswith(start)
 
 
 # ---- what went wrong
 
 
-def explained(failure):
+def explained(failure, cases, tests):
     """Three lines: called with; got and wanted; the usual mistake that makes the same error."""
     lines = [f"called {failure['called']}"] if failure["called"] else []
     error = " ".join(failure["error"].split())
@@ -180,22 +224,35 @@ def explained(failure):
         lines.append(f"got {got}, wanted {wanted}, ratio {ratio}{place}")
     else:
         lines.append(error.removeprefix("AssertionError: ")[:200])
-    lines.append(likely(failure))
+    lines.append(likely(failure, cases, tests))
     return "\n".join(filter(None, [f"{failure['case']}:", *lines]))
 
 
-def likely(failure):
-    """"likely: …", of the known wrong solutions the one that errs by the same number."""
+def likely(failure, cases, tests):
+    """"likely: …", of the known wrong solutions the one that errs by the same numbers in every
+    case of the failing test, and fails no test that the file passes."""
     function = failure["test"].removeprefix("test_").split("__")[0]
-    if "ratio" in failure["error"]:
-        for words, text in wrong_solutions(function):
-            other = of_wrong(text, failure["test"]).get(failure["case"])
-            if other and not other["passed"] and same(other["error"], failure["error"]):
-                return f"likely: {words}"
-        ratio = re.search(r"ratio ([-+.\de]+)", failure["error"])
-        if ratio and abs(float(ratio[1]) - 1) < 1e-5:
-            return "likely: computed in float32, where float64 came in"
+    if "ratio" not in failure["error"]:
+        return ""
+    for words, text in wrong_solutions(function):
+        others = of_wrong(text, tests)
+        own = [c for c in cases.values() if c["test"] == failure["test"]]
+        pairs = [(c, others.get(c["case"])) for c in own]
+        alike = pairs and all(other and agree(c, other) for c, other in pairs)
+        mine = [k for k, c in cases.items() if c["passed"] and f"test_{function}__" in c["test"]]
+        if alike and all(others[k]["passed"] for k in mine if k in others):
+            return f"likely: {words}"
+    ratio = re.search(r"ratio ([-+.\de]+)", failure["error"])
+    if ratio and abs(float(ratio[1]) - 1) < 1e-5:
+        return "likely: computed in float32, where float64 came in"
     return ""
+
+
+def agree(one, other):
+    """Whether two outcomes of a case are the same: passed, or failed with the same numbers."""
+    if one["passed"] or other["passed"]:
+        return one["passed"] == other["passed"]
+    return same(one["error"], other["error"])
 
 
 @lru_cache
@@ -211,12 +268,12 @@ def wrong_solutions(function):
 
 
 @lru_cache
-def of_wrong(text, test):
-    """{case: its line} of a test on a wrong solution."""
+def of_wrong(text, tests):
+    """{case: its line} of these tests on a wrong solution."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wrong.py"
         path.write_text(text)
-        return run(path, [test.removeprefix("test_")], 60, 2, isolated=False)[0]
+        return run(path, tests, 60, 2, isolated=False)[0]
 
 
 def same(one, other):
@@ -245,28 +302,40 @@ def main():
         for one in assignments().values():
             print(f"{one.name} ({one.points} points): {', '.join(one.functions)}")
         return None
-    files = []
+    files = {}  # its name in the rows -> the file
     for path in arguments.paths:
         if not path.exists():
             sys.exit(f"error: {path} does not exist")
-        files += sorted(path.glob("*.py")) if path.is_dir() else [path]
+        inside = sorted(p for p in path.rglob("*.py") if p.is_file()) if path.is_dir() else [path]
+        files |= {str(p.relative_to(path)) if path.is_dir() else str(p): p for p in inside}
     if not files:
         sys.exit("error: no file to mark: give a FILE, a FOLDER with .py files, or --starter NAME")
-    rows = []
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        for found in pool.map(lambda f: mark(f, arguments.limit, arguments.minutes), files):
-            rows += found
-            for row in found:
-                remark = "".join(f"\n    {line}" for line in row["remark"].splitlines())
-                of = f" {row['assignment']}: {row['points']:g} of {row['of']}" * bool(row["of"])
-                print(f"{row['file']}:{of}{remark}", flush=True)
-    if arguments.marks:
-        names = list(dict.fromkeys(key for row in rows for key in row if key != "remark"))
-        with open(arguments.marks, "w", newline="") as file:
-            writer = csv.DictWriter(file, [*names, "remark"], restval="")
+    sys.stdout.reconfigure(errors="replace")
+    names = ["file", "assignment", "points", "of"]
+    names += dict.fromkeys(what for a in assignments().values() for _, what, _ in a.properties)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if arguments.marks:  # before any work, and a row as soon as it is there
+            file = stack.enter_context(open(arguments.marks, "w", newline="", errors="replace"))
+            writer = csv.DictWriter(file, [*names, "remark"], restval="", extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
+        pool = stack.enter_context(ThreadPoolExecutor(arguments.workers))
+        work = [(path, name, arguments.limit, arguments.minutes) for name, path in files.items()]
+        for rows in pool.map(lambda one: mark(*one), work):
+            for row in rows:
+                print(told(row), flush=True)
+                if writer:
+                    writer.writerow(row)
+                    file.flush()
     return None
+
+
+def told(row):
+    """A row as the terminal shows it."""
+    apart = ("file", "assignment", "points", "of", "remark")
+    parts = ", ".join(f"{what} {share:g}" for what, share in row.items() if what not in apart)
+    of = f" {row['assignment']}: {row['points']:g} of {row['of']} ({parts})" * bool(row["of"])
+    return f"{row['file']}:{of}" + "".join(f"\n    {line}" for line in row["remark"].splitlines())
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ def test_assignments__a_handout_has_all_its_parts(name):
     tests = "".join(path.read_text() for path in ROOT.glob("tests/test_*.py"))
     for test in [test for _, _, tests_ in assignment.properties for test in tests_]:
         assert f"def test_{test.split('[')[0]}(" in tests, test
+    row = re.search(rf"\({name}\.md\).*", (mark.HANDOUTS / "README.md").read_text())[0]
+    assert row.split(" | ")[4] == str(assignment.points), row
     definition = sum(p for p, what, _ in assignment.properties if what.startswith("definition"))
     assert definition >= assignment.points / 2
 
@@ -70,8 +72,26 @@ def test_assignments__every_function_has_two_wrong_solutions():
 @pytest.mark.parametrize("edit", edits.EDITS, ids=lambda e: f"{e[1]}: {e[2]}")
 def test_edits__each_fails_its_test(edit):
     test = f"{edit[1]}__{edit[5]}"
-    cases = mark.of_wrong(edits.wrong(edit), f"test_{test}")
-    assert cases and not all(case["passed"] for case in cases.values())
+    fails_by_its_numbers(edits.wrong(edit), test)
+
+
+OF_SHAPES = "projection_on_the_wrong_side", "u_for_v"  # a matrix of another size
+
+
+def fails_by_its_numbers(text, test, more="Failed"):
+    """A wrong solution fails the test, by what it computes and not by how it is called."""
+    errors = [c["error"] for c in mark.of_wrong(text, (test,)).values() if not c["passed"]]
+    assert errors and all(re.match(f"AssertionError|{more}", error) for error in errors), errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", sorted((ROOT / "tests" / "mutants").glob("*.py")),
+                         ids=lambda path: path.stem)
+def test_mutants__each_fails(mutant):
+    """The test that must catch it is named in its first line."""
+    test = re.search(r"caught by\s+test_(\w+)", mutant.read_text())[1]
+    more = "ValueError|RuntimeError" if mutant.stem in OF_SHAPES else "Failed"
+    fails_by_its_numbers(mutant.read_text(), test, more)
 
 
 @pytest.mark.slow
@@ -118,6 +138,15 @@ HOSTILE = {  # name -> (text, what its remark must say)
     "norm": (BODY.format("return gradient.dot(direction) / direction.norm() * direction"),
              "likely: divides by |d| instead of |d|^2"),
     "binary": ("\x00\x01", "does not parse"),
+    "bytes": (BODY.format("import os; os.write(2, b'\\xff' * 1000)\n    return gradient"), "got"),
+    "surrogate": (BODY.format("raise ValueError('\\ud800')"), "ValueError"),
+    "partly": (
+        "calls = []\n" + BODY.format(
+            "calls.append(1)\n    import os\n    if len(calls) > 1:\n        os._exit(0)\n"
+            "    return (gradient @ direction) / (direction @ direction) * direction"),
+        "ended the process",
+    ),
+    "refuses": (BODY.format("raise ValueError('no')"), "ValueError"),
 }
 
 
@@ -134,8 +163,9 @@ def test_mark__a_hundred_files_that_do_harm_give_a_hundred_rows(tmp_path):
     files = [(f"{name}_{i}.py", *HOSTILE[name]) for i in range(8) for name in HOSTILE][:100]
     for name, text, _ in files:
         (tmp_path / name).write_text(text)
+    (tmp_path / "folder.py").mkdir()
     rows = marks(tmp_path, "--limit", "1", "--minutes", "0.5")
     assert len(rows) == len(files) == 100
     for name, _, said in files:
         assert said in rows[name]["remark"], (name, rows[name]["remark"])
-        assert float(rows[name]["points"]) < 5
+        assert float(rows[name]["points"]) < 3, rows[name]

@@ -116,8 +116,12 @@ def test_label_noise__redraws_exactly_the_share_over_all_classes():
     # a tenth of the redrawn get their own label again
     assert_mean((noisy != y).double(), 0.9, detects=0.03)
     assert noisy.dtype == y.dtype and noisy.bincount(minlength=10).min() > 850
-    with pytest.raises(ValueError, match="fraction"):
-        label_noise(y, 1.5, 10, None)
+
+
+def test_label_noise__refuses_a_share_outside_0_and_1():
+    for fraction in (1.5, -0.1):
+        with pytest.raises(ValueError, match="fraction"):
+            label_noise(torch.arange(9) % 3, fraction, 3, generator("cpu", 0))
 
 
 def test_noise_images__are_standard_normal_under_their_labels():

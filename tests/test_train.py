@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from clp_min import models
+from clp_min.deficits import images, vertical_flip
 from clp_min.schedule import Phase, exponential
 from clp_min.sparsity import prune, redraw_under_mask
-from clp_min.train import Setup, cross_entropy, hinge, load_checkpoint, save_checkpoint
+from clp_min.train import (
+    Setup, cross_entropy, current_data, hinge, load_checkpoint, save_checkpoint,
+)
 
 import oracles
 from adapters import (
@@ -350,3 +353,15 @@ def test_hinge__by_hand():
     logits = torch.tensor([[2.0, 1.5, -1.0], [0.0, 0.0, 3.0]])
     found = hinge(lambda x: x, logits, torch.tensor([0, 1]))
     assert_close(found, ((0.5 + 0.0) / 3 + (1.0 + 4.0) / 3) / 2, 1e-6)
+
+
+def test_current_data__is_what_the_phase_shows():
+    """As they are before the first epoch and in a phase without a deficit, changed within one."""
+    x, y = torch.randn(8, 1, 4, 4), torch.arange(8) % 2
+    setup = Setup(lambda: models.linear_softmax((1, 4, 4), 2), x, y, batch_size=4)
+    upside_down, seen = images(vertical_flip), {}
+    for epoch, state, _ in sweep(setup, {"run": [Phase(1, upside_down), Phase(1)]}, 0):
+        seen[epoch] = current_data(setup, state, slice(2, 5))
+    for epoch, expected in {0: x, 1: vertical_flip(x), 2: x}.items():
+        assert torch.equal(seen[epoch][0], expected[2:5]), epoch
+        assert torch.equal(seen[epoch][1], y[2:5])

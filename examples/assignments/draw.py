@@ -139,10 +139,14 @@ def shrink_perturb(axes, seed):
             if epoch == 5:
                 early.append(f.evaluate(state.model, x, y)[1])
         ends.append(f.accuracy(state.model, *test))
+    for _, state, _ in sweep(whole, {"cold": [Phase(40)]}, seed):
+        pass
     axes[0].plot(shrinks, ends, "o-")
+    axes[0].axhline(f.accuracy(state.model, *test), linestyle="--", color="grey", label="a new net")
     axes[0].set(xlabel="shrink (perturb .1)", ylabel="final test accuracy (%)")
+    axes[0].legend()
     axes[1].plot(shrinks, early, "o-")
-    axes[1].set(xlabel="shrink (perturb .1)", ylabel="training loss after 5 epochs")
+    axes[1].set(xlabel="shrink (perturb .1)", ylabel="training loss after 5 epochs", yscale="log")
 
 
 def pruning_and_curvature(axes, seed):
@@ -164,13 +168,15 @@ def pruning_and_curvature(axes, seed):
         found = f.hessian_trace(state.model, x[:100], y[:100], probes, generator("cpu", seed))
         axes[1].errorbar(probes, found[0], found[1], fmt="o", color="C0")
     axes[1].set(xlabel="products with the Hessian", ylabel="Tr H", xscale="log")
+    axes[1].set_xticks([4, 16, 64], ["4", "16", "64"])
+    axes[1].minorticks_off()
 
 
 def common_directions(axes, seed):
     (x, y), _ = data(seed, 200)
     net = partial(models.mlp, tuple(x.shape[1:]), 10, (32,) * 6)
-    epochs, similar, strengths, start = [], [], [], None
-    for epoch, state, _ in sweep(Setup(net, x, y, lr=0.02, batch_size=50), {"run": [Phase(40)]},
+    epochs, similar, strengths, losses, start = [], [], [], [], None
+    for epoch, state, _ in sweep(Setup(net, x, y, lr=0.05, batch_size=50), {"run": [Phase(60)]},
                                  seed):
         with torch.no_grad():
             features = state.model[:6](x[:100])
@@ -178,12 +184,15 @@ def common_directions(axes, seed):
         start = weights if start is None else start
         epochs.append(epoch)
         similar.append(f.cross_class_similarity(features, y[:100]))
+        losses.append(f.evaluate(state.model, x, y)[1] / np.log(10))
         if epoch:
             change = weights - start
             along = f.common_directions(change[None], 3)
             strengths.append((along @ change).norm(dim=1).tolist())
-    axes[0].plot(epochs, similar)
-    axes[0].set(xlabel="epoch", ylabel="cosine of features, other classes")
+    axes[0].plot(epochs, similar, label="cosine of features, other classes")
+    axes[0].plot(epochs, losses, "--", label="loss / ln 10")
+    axes[0].set(xlabel="epoch", ylim=(0, 1.1))
+    axes[0].legend()
     for i, row in enumerate(zip(*strengths)):
         axes[1].plot(epochs[1:], row, label=f"direction {i + 1}")
     axes[1].set(xlabel="epoch", ylabel="strength in the change of a layer", yscale="log")

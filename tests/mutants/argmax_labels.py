@@ -6,4 +6,4 @@ from clp_min import fisher
 
 def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=None):
     labels = model(x).argmax(1) if isinstance(labels, str) and labels == "sampled" else labels
-    return fisher.fisher_trace(model, x, labels, masks, generator, batch_size)
+    return fisher.fisher_trace(model, x, labels, masks, generator, batch_size=batch_size)

@@ -15,5 +15,5 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
                 for k, p in module.named_parameters()
             }
     return fisher.fisher_trace(
-        model, x, labels, {**(masks or {}), **left_out}, generator, batch_size
+        model, x, labels, {**(masks or {}), **left_out}, generator, batch_size=batch_size
     )

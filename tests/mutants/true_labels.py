@@ -8,4 +8,4 @@ from clp_min import fisher
 
 def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_size=None):
     labels = torch.zeros(len(x), dtype=torch.int64) if isinstance(labels, str) else labels
-    return fisher.fisher_trace(model, x, labels, masks, generator, batch_size)
+    return fisher.fisher_trace(model, x, labels, masks, generator, batch_size=batch_size)
