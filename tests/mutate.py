@@ -5,8 +5,8 @@
 A mutant changes a constant, a comparison, an operator, a default argument or a generator's key,
 drops a term or a minus, swaps two arguments, or removes a check. The tests that bear the function's
 name run first (``-k function__``), then every default test of a file that names it, then of those
-that import its module or test all modules. Killed: a test failed. An import that fails and a
-time-out are counted apart. Not collected by pytest.
+that import its module or one that uses it, or test all modules. Killed: a test failed. An import
+that fails and a time-out are counted apart. Not collected by pytest.
 """
 
 import argparse
@@ -154,9 +154,11 @@ def judged(place, folder, limit):
     naming = [p for p in sorted((folder / "tests").glob("test_*.py"))
               if word in p.read_text() and p.stem not in OTHER]
     naming = naming or [folder / "tests" / f"test_{path.stem}.py"]
+    users = [path.stem, *(p.stem for p in sorted(path.parent.glob("*.py"))
+                          if f".{path.stem} import" in p.read_text())]
     importing = [p for p in sorted((folder / "tests").glob("test_*.py"))
-                 if p.stem not in OTHER and (f".{path.stem} import" in p.read_text()
-                                             or p.stem.startswith(EVERY))]
+                 if p.stem not in OTHER and (p.stem.startswith(EVERY) or any(
+                     f".{user} import" in p.read_text() for user in users))]
     own, found = [str(p) for p in naming if p.exists()], "survived"
     rest = [str(p) for p in importing if str(p) not in own]
     for more in ([*own, "-k", f"{word}__"], own, rest):

@@ -11,4 +11,6 @@ def fisher_trace(model, x, labels="expected", masks=None, generator=None, batch_
         for name, p in model.named_parameters()
         if name.endswith("bias")
     }
-    return fisher.fisher_trace(model, x, labels, {**(masks or {}), **biases}, generator, batch_size=batch_size)
+    return fisher.fisher_trace(
+        model, x, labels, {**(masks or {}), **biases}, generator, batch_size=batch_size
+    )
