@@ -165,3 +165,14 @@ def test_not_worse__two_points_are_added_to_the_lead():
     effect = not_worse("points ahead", np.array([-0.4, 0.1]), 0.5, 0.1)
     assert effect.values.tolist() == [0.6, 1.1] and (effect.least, effect.step) == (0.5, 0.1)
     assert effect.unit == "points ahead, plus 1"
+
+
+def test_effect__in_words_with_two_digits_of_its_error():
+    rows = {  # (mean, standard error of eight) -> text
+        (1.5, 0.3): "1.50 ± 0.30 points", (1.23456, 0.0123): "1.235 ± 0.012 points",
+        (1.0, 0.00012): "1.0000 ± 0.0001 points", (12.0, 3.0): "12.00 ± 3.00 points",
+    }
+    signs = np.array([1, -1, 1, -1, 1, -1, 1, -1])
+    for (mean, error), text in rows.items():
+        assert str(Effect("points", mean + signs * error * math.sqrt(7))) == text
+    assert str(Effect("points", [2.0])) == "2.00 points"

@@ -12,7 +12,8 @@ from clp_min.deficits import images, vertical_flip
 from clp_min.schedule import Phase, exponential
 from clp_min.sparsity import prune, redraw_under_mask
 from clp_min.train import (
-    Setup, cross_entropy, current_data, hinge, load_checkpoint, save_checkpoint,
+    Setup, cross_entropy, current_data, fresh_state, hinge, load_checkpoint, save_checkpoint,
+    state_from_dict,
 )
 
 import oracles
@@ -365,3 +366,14 @@ def test_current_data__is_what_the_phase_shows():
     for epoch, expected in {0: x, 1: vertical_flip(x), 2: x}.items():
         assert torch.equal(seen[epoch][0], expected[2:5]), epoch
         assert torch.equal(seen[epoch][1], y[2:5])
+
+
+def test_state_from_dict__another_optimizer_than_the_set_ups_is_refused():
+    net = partial(models.linear_softmax, (6,), 2)
+    setup = Setup(net, torch.randn(8, 6), torch.arange(8) % 2, batch_size=4)
+    state = fresh_state(setup, 0)
+    again = state_from_dict(setup, state.to_dict())
+    assert torch.equal(again.model[1].weight, state.model[1].weight)
+    state.optimizer = torch.optim.Adam(state.model.parameters())
+    with pytest.raises(ValueError, match="kind of net or optimizer"):
+        state_from_dict(setup, state.to_dict())
