@@ -6,6 +6,7 @@ verdict and who gives it; and what share of each paper is built, run, and as pri
 
 import argparse
 import ast
+import contextlib
 import json
 import re
 from collections import Counter
@@ -147,4 +148,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # of `| head`
+        main()

@@ -1,7 +1,9 @@
 """A device against the CPU: the same estimators, sweeps and checkpoints, on "cuda" where there is
 one (and on the CPU itself, so that these tests cannot rot)."""
 
+import subprocess
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +104,13 @@ def test_devices__forks_and_resumes_are_those_of_one_run(device, tmp_path):
         assert torch.equal(ends({"a": plan["a"]}, checkpoint=file)["a"], together["a"])
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.slow
+def test_devices__the_first_ten_minutes_say_what_they_left_out():
+    """tests/gpu/check.sh with no time to do anything."""
+    script = Path(__file__).parent / "gpu" / "check.sh"
+    done = subprocess.run(["bash", script, "0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("left out, no time is left") > 20
+    assert "achille_blur at paper scale: left out" in done.stdout
