@@ -26,9 +26,9 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import edits  # noqa: E402
@@ -39,8 +39,7 @@ ROW = re.compile(r"^\| (\d+) \| ([\w ,]+) \| ((?:`[\w\[+-]+`(?:, )?)+) \|$", re.
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """A handout: its name, the functions asked for, and (points, property, tests) of its table."""
 
     name: str
