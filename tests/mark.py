@@ -338,4 +338,5 @@ def told(row):
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # of `| head`
+        main()
