@@ -25,7 +25,7 @@ STUDIES = {  # panel -> its script, and settings in which the effect is large wi
     "achille_blur": (blur_deficit, BLURRED),
     "achille_matched": (blur_deficit, BLURRED),
     "achille_restart": (
-        blur_deficit, ["restart_removals=(0,10)", "clean=10", "restart_decay=0.7"]
+        blur_deficit, ["restart_removals=(0,10)", "clean=10", "restart_decay=0.5"]
     ),
     "achille_fraction": (blur_deficit, ["total=12", "fractions=(.25,.5,.75)"]),
     "achille_deficits": (achille_deficits, ["length=8", "clean=4"]),
