@@ -82,10 +82,7 @@ class Planned(Exception):
     """(label -> Setup, label -> schedules) of a script, raised where it would begin to train."""
 
 
-def planned(self, prepare, schedules, disk=0.0, before=None):
-    one_net = all(isinstance(phases, list) for phases in schedules.values())
-    plans, seed = {"": schedules} if one_net else schedules, self.seeds[0]
-    setups = {k: (prepare(self, seed) if one_net else prepare(self, seed, k))[1] for k in plans}
+def planned(study, setups, plans, *more):
     raise Planned(setups, plans)
 
 
@@ -107,7 +104,7 @@ def empty_data(self, seed, name=None, size=None, n=1000, **generator):
 def test_meta__every_net_and_phase_of_a_script_at_paper_scale(script, monkeypatch, tmp_path):
     """The nets, optimizers, losses, augmentations, deficits and selections of its settings: a step
     of each kind of phase. Where a plan asks for the examples of some classes, all are."""
-    monkeypatch.setattr(Study, "units", planned)
+    monkeypatch.setattr("clp_min.study.work.Work", planned)
     monkeypatch.setattr(Study, "load_data", empty_data)
     monkeypatch.setattr("clp_min.study.command._usable_device", lambda a: torch.device("meta"))
     with fx_config.patch(meta_nonzero_assume_all_nonzero=True), pytest.raises(Planned) as found:

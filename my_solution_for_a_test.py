@@ -1,2 +1,0 @@
-def something_else():
-    pass
