@@ -257,7 +257,7 @@ def agree(one, other):
 @lru_cache
 def wrong_solutions(function):
     """[(mistake in words, source)]: the files in mutants/ and the table in edits.py."""
-    found = [(edit[2], edits.wrong(edit)) for edit in edits.EDITS if edit[1] == function]
+    found = [(e.mistake, edits.wrong(e)) for e in edits.EDITS if e.function == function]
     for path in sorted((ROOT / "tests" / "mutants").glob("*.py")):
         text = path.read_text()
         if re.search(rf"^def {function}\(", text, re.M):

@@ -125,7 +125,7 @@ def test_label_noise__refuses_a_share_outside_0_and_1():
 
 
 def test_noise_images__are_standard_normal_under_their_labels():
-    x, y = noise_images(torch.zeros(300, 3, 8, 8), torch.arange(300), generator("cpu", SEED))
+    x, y = noise_images(torch.full((300, 3, 8, 8), 5.0), torch.arange(300), generator("cpu", SEED))
     assert torch.equal(y, torch.arange(300)) and x.shape == (300, 3, 8, 8)
     assert_mean(x.flatten(), 0.0, detects=0.05)
     assert_mean(x.flatten().square(), 1.0, detects=0.05)
@@ -197,9 +197,22 @@ def test_random_affine__identity_and_quarter_shift():
     centred = torch.zeros(500, 1, 33, 33)
     centred[:, 0, 16, 16] = 1
     moved = random_affine(centred, generator("cpu", SEED), 0.0, 0.25, 0.0)
-    rows = (moved.sum((1, 3)) * torch.arange(33)).sum(1) - 16
-    assert 7 < rows.abs().max() <= 33 * 0.25 + 1e-3
-    assert_mean(rows, 0.0, detects=2.0)  # of 8.25 pixels
+    for across in (3, 2):
+        places = (moved.sum((1, across)) * torch.arange(33)).sum(1) - 16
+        assert 7 < places.abs().max() <= 33 * 0.25 + 1e-3
+        assert_mean(places, 0.0, detects=2.0)  # of 8.25 pixels
+    # a dot eight pixels above the centre: its angle within the degrees, its distance the zoom's
+    dot = torch.zeros(500, 1, 33, 33)
+    dot[:, 0, 8, 16] = 1
+    for degrees, scale in ((30.0, 0.0), (0.0, 0.25)):
+        turned = random_affine(dot, generator("cpu", SEED), degrees, 0.0, scale)[:, 0]
+        mass = turned.sum((1, 2))
+        rows, columns = (
+            (turned.sum(across) * (torch.arange(33) - 16)).sum(1) / mass for across in (2, 1)
+        )
+        angles, distances = torch.atan2(columns, -rows).rad2deg(), (rows**2 + columns**2).sqrt()
+        assert 0.9 * degrees <= angles.abs().max() <= 1.05 * degrees + 0.5
+        assert 0.9 * 8 / (1 - scale) < distances.max() < 1.05 * 8 / (1 - scale)
 
 
 def test_augmentation__depends_on_the_generator_alone():

@@ -67,10 +67,10 @@ def test_effective_gradient__rejects_zero_direction_and_shapes():
 
 
 def test_optimum__averages_the_best_and_ties_go_to_the_earlier():
-    snapshots = [torch.full((3,), float(i)) for i in range(5)]
-    assert_close(optimum(snapshots, [10, 50, 40, 50, 40], top=3), np.full(3, (1 + 3 + 2) / 3), 1e-6)
+    snapshots = [torch.full((3,), float(i * i)) for i in range(5)]
+    assert_close(optimum(snapshots, [10, 50, 40, 50, 40], top=3), np.full(3, (1 + 9 + 4) / 3), 1e-6)
     assert_close(optimum(snapshots, [1, 1, 1, 1, 1], top=2), np.full(3, 0.5), 1e-6)
-    assert_close(optimum(torch.stack(snapshots), [0, 0, 0, 0, 1], top=10), np.full(3, 2.0), 1e-6)
+    assert_close(optimum(torch.stack(snapshots), [0, 0, 0, 0, 1], top=10), np.full(3, 6.0), 1e-6)
     for bad in (([], []), (snapshots, [1.0]), (snapshots, [1.0] * 5, 0)):
         with pytest.raises(ValueError):
             optimum(*bad)

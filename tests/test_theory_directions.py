@@ -54,6 +54,8 @@ def test_split_along__lemmas_1_and_2():
             other = w.T - np.outer(v + 0.1 * rng.normal(size=d), c)
             assert np.linalg.norm(other) > np.linalg.norm(eps)
     printed = printed_residual(w, c)
+    for column, row in zip(printed.T, w):  # as it stands: a row of W less its part along C
+        assert_close(column, row - (c @ row) / (c @ c) * c, TIGHT, 1e-14)
     assert np.linalg.norm(printed @ c) > 1
     assert np.linalg.norm(np.outer(c, v) + printed.T - w) > 1
     with pytest.raises(ValueError):
@@ -195,5 +197,6 @@ def test_theorem1_parts__s_primary_has_the_index_of_another_part():
 
 
 def test_theorem3_share__an_example_at_right_angles_has_neither_sign():
-    deltas = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0], [-1.0, 0.0]])
-    assert theorem3_share(np.array([1.0, 0.0]), deltas) == 0.5
+    deltas = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0], [2.0, 1.0], [-1.0, 0.0]])
+    assert theorem3_share(np.array([1.0, 0.0]), deltas) == 0.4
+    assert theorem3_share(np.array([-1.0, 0.0]), deltas) == 0.4
