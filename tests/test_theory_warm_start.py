@@ -16,7 +16,7 @@ from compare import EXACT, assert_close
 
 
 def test_learn__by_hand():
-    """Feature 0 (3 of 4 examples) is learned, then 1 (2 of 4) is no longer frequent enough among the
+    """Feature 0 (3 of 4 examples) is learned, then 1 (2 of 4) is not frequent enough among the
     rest: one example is memorised. What was memorised before does not count."""
     has = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 1, 1]], bool)
     none, fresh = np.zeros(3, bool), np.zeros(4, bool)

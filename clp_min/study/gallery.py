@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from clp_min.study.command import command_line
+from clp_min.study.pages import definitions, function_table, linked
 from clp_min.study.panel import would_change
 from clp_min.study.record import write_atomically
 
@@ -97,28 +98,43 @@ def figure_table(results, folder):
         more = sorted(p.relative_to(folder) for p in path.parent.glob(f"{path.stem}.*.png"))
         links = "".join(f" [{p.name.split('.')[1]}]({p})" for p in more)
         name = f'<a name="{anchor(path, folder)}"></a>{result["panel"]}'
-        words, script = plain(result["finding"]), result.get("script", "")
+        words = plain(result["finding"])
         changes = "; ".join(would_change(result["verdict"], result))
         word = f"**{result['verdict']}**" + f" ({changes})" * bool(changes)
         text = f"{word}: *{plain(result['claim'])}.* {words}"
         if result.get("printed"):
             text += f". *The paper, at its scale: {plain(result['printed'])}.*"
-        link = f"[{script}](../{script})" if script else ""
+        link, said = script_link(result, folder), alternative(result)
+        image = f'<img src="{figure}" width="280" alt="{said}">'
         cells = [
-            f'{name}<br><a href="{figure}"><img src="{figure}" width="280"></a>{links}', text,
+            f'{name}<br><a href="{figure}">{image}</a>{links}', text,
             f"{where(result)}, n = {len(result['seeds'])}", link,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def alternative(result):
+    """What the figure says, for who cannot see it."""
+    words = f"{result['claim']} ({where(result)}): {result['verdict']}; {result['finding']}"
+    return plain(words).replace('"', "'").replace("<", "less than ").replace(">", "more than ")
+
+
+def script_link(result, folder):
+    """A link to the script of a result, at the line of the panel's function if it is there."""
+    script = result.get("script", "")
+    found = definitions(path) if (path := folder.parent / script).is_file() else {}
+    line = f"#L{found[result['panel']].lineno}" if result["panel"] in found else ""
+    return f"[{script}](../{script}{line})" if script else ""
+
+
 def index_table(results, folder):
     """Panel, what it claims, the script that makes it; the default results alone."""
     lines = ["| panel | claim | script |", "|---|---|---|"]
     for result, path in results:
-        if path.parent == folder and (script := result.get("script")):
-            row = f"| `{result['panel']}` | {plain(result['claim'])} | [{script}](../{script}) |"
-            lines.append(row)
+        if path.parent == folder and result.get("script"):
+            link = script_link(result, folder)
+            lines.append(f"| `{result['panel']}` | {plain(result['claim'])} | {link} |")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -148,7 +164,7 @@ def errata_table(folder):
                     if verdict != "holds":
                         words = plain(ast.get_docstring(node) or "")
                         name = node.name.removeprefix("test_").replace("__", ": ").replace("_", " ")
-                        link = f"[{name}](../../{folder.name}/{path.name})"
+                        link = f"[{name}](../../{folder.name}/{path.name}#L{node.lineno})"
                         lines.append(f"| `{mark.args[0].value}` | {verdict} | {words} | {link} |")
     return "\n".join(lines[:2] + sorted(lines[2:]))
 
@@ -178,15 +194,19 @@ def main(argv=None):
         "index": index_table(results, folder), "papers": paper_table(results),
         "errata": errata_table(arguments.tests),
     }
-    gallery, stale = folder / "README.md", []
+    stale = []
     start = "# Results\n" + "".join(
         f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures", "errata")
     )
     ours = Path("README.md") if folder == Path("examples/results") else None
     readme = arguments.readme or ours
-    for path, text in [(gallery, start)] + [(readme, "")] * bool(readme):
+    pages = {folder / "README.md": start} | {path: "" for path in [readme] if path}
+    if ours:
+        tables["functions"] = function_table(ours.parent, folder)
+        pages |= {folder / name: "" for name in ("API.md", "AUTHORS.md", "READING.md")}
+    for path, text in pages.items():
         before = path.read_text() if path.exists() else text
-        after = renewed(before, tables)
+        after = linked(renewed(before, tables), path.parent)
         if after != before or not path.exists() and text:
             stale.append(str(path))
             if not arguments.check:

@@ -71,6 +71,20 @@ def draw(panel, figure=""):
     return picture
 
 
+def draw_alone(axes, note):
+    """A matplotlib Figure of one pair of axes without a verdict, and a note below it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        picture = Figure(figsize=(6.0, 4.0), layout="constrained")
+        body, foot = picture.subfigures(2, 1, height_ratios=[1, 0.08])
+        _draw_axes(body.subplots(), axes)
+        foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
+        picture.draw_without_rendering()
+    return picture
+
+
 def figures(panel):
     """The names of a panel's figures: "" and those that its axes name."""
     return list(dict.fromkeys(["", *(axes.figure for axes in panel.axes)]))

@@ -1,0 +1,65 @@
+"""Pages that follow the code: the table of all public functions, and links that lead to the line
+of a function."""
+
+import ast
+import re
+
+LINK = re.compile(r"\[(`?)(\w+)\1\]\(([\w./]+\.py)(?:#L\d+)?\)")
+PLACES = re.compile(  # as docstrings name the places of a paper
+    r"(?:Eq\.|Def(?:\.|inition)|Theorem|Lemma|Corollary|Proposition|Algorithm|Fig(?:\.|ure)"
+    r"|[Ss]ection)s? [A-Z]?\.?\d\w*(?:[.-]\w+)*(?:\([a-z]\))?"
+    r"(?:(?:,| and| to) \d\w*)*|Appendix [A-Z](?:\.\d)*"
+)
+
+
+def definitions(path):
+    """{name: node} of the functions and classes at the top of a Python file."""
+    kinds = ast.FunctionDef, ast.ClassDef
+    return {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, kinds)}
+
+
+def linked(text, folder):
+    """The text of a page in ``folder``, in which every link whose words are the name of a function
+    of the file that it leads to leads to its line. ValueError: there is no such file, or words in
+    code type that are no name of a function in it."""
+
+    def renewed(match):
+        tick, name, target = match.groups()
+        if not (folder / target).exists():
+            raise ValueError(f"a page links to {target}, which is not there")
+        found = definitions(folder / target).get(name)
+        if tick and not found:
+            raise ValueError(f"a page links to {name} in {target}, which has no such function")
+        line = f"#L{found.lineno}" if found else ""
+        return f"[{tick}{name}{tick}]({target}{line})"
+
+    return LINK.sub(renewed, text)
+
+
+def function_table(root, folder):
+    """Every public function and class of clp_min and theory: a link from ``folder`` to its line,
+    what it says of itself first, its formulas, and the places of the papers that it names."""
+    up, lines = "../" * len(folder.resolve().relative_to(root.resolve()).parts), []
+    for path in sorted([*root.glob("clp_min/**/*.py"), *root.glob("theory/*.py")]):
+        rows = []
+        for name, node in definitions(path).items():
+            text = ast.get_docstring(node)
+            if not name.startswith("_") and text:
+                places = dict.fromkeys(PLACES.findall(text.replace("\n", " ")))
+                link = f"[`{name}`]({up}{path.relative_to(root)}#L{node.lineno})"
+                rows.append(f"| {link} | {_beginning(text)} | {', '.join(places)} |")
+        if rows:
+            about = _beginning(ast.get_docstring(ast.parse(path.read_text())))
+            lines += [f"### {path.relative_to(root)}", "", about, "",
+                      "| function | what it is | in the papers |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _beginning(docstring):
+    """Its first paragraph, then its formulas: lines with an equals sign, indented or alone."""
+    first, *rest = docstring.split("\n\n")
+    formulas = [
+        f"`{line.strip()}`" for part in rest for line in part.splitlines()
+        if " = " in line and (line == part or line.startswith("    ") and '"' not in line)
+    ]
+    return "<br>".join([" ".join(first.split()), *formulas]).replace("|", "\\|")
