@@ -103,7 +103,8 @@ def sparse_fig6(study):
     }
     axes = [Axes(label, curves(study, key)) for key, label in labels.items()]
     return Panel("Sol-S memorises less and later, and tests better under label noise", effects,
-                 axes, sparse.dense_gate(study), caption=caption(study))
+                 axes, sparse.dense_gate(study), caption=caption(study),
+                 printed='S tests "around 12 %" better than D and 10 % better than F')
 
 
 def caption(study):

@@ -193,6 +193,8 @@ def sparse_table2(study):
     return Panel(
         claim="Sol-S has the larger Fisher trace, Hessian trace, Jacobian norm and entropy",
         effects=effects, axes=axes, gate=sparse.dense_gate(study), finding="; ".join(said),
+        printed="at 0.90, F against S: Tr F 635 and 2,898, Tr H 292 and 722, Jacobian 41 and 57,"
+        " entropy 0.05 and 0.08",
     )
 
 
