@@ -36,6 +36,21 @@ def test_binned_mutual_information__equals_dictionaries(reading, outside, bins):
     )
 
 
+@pytest.mark.parametrize("bins, low, high", [
+    (30, -1.0, 1.0), (7, 0.1, 0.7), (1000, 1e6, 1e6 + 1), (29, -3e-9, 5e-9), (3, -1e12, 1e-3),
+])
+def test_binned_mutual_information__one_bit_beside_an_edge_is_another_bin(bins, low, high):
+    edges = np.linspace(low, high, bins + 1)
+    beside = [np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf)]
+    values = np.concatenate([edges, *beside, [-1e300, 1e300], np.linspace(low - 1, high + 1, 999)])
+    place = [sum(edge <= value for edge in edges) - (value == high) for value in values]
+    shares = np.unique(place, return_counts=True)[1] / len(values)
+    found = binned_mutual_information(
+        values[:, None], "joint", bins=bins, low=low, high=high, outside="extend"
+    )
+    assert_close(found, -(shares * np.log2(shares)).sum(), EXACT)
+
+
 @pytest.mark.parametrize("outside", RULES)
 def test_binned_mutual_information__every_exact_edge_begins_its_own_bin(outside):
     """floor((t + 1) * 15) puts some edges one bin low; here each of the 31 edges is one value,
