@@ -17,12 +17,12 @@ import contextlib
 import csv
 import inspect
 import json
+import multiprocessing
 import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -108,25 +108,20 @@ def run(path, tests, limit, minutes, isolated=True):
         report, said, own = (Path(folder) / name for name in ("report", "said", "own"))
         own.mkdir()
         shutil.copy(path, own / "student.py")
-        command = [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "-s",
-            "--tb=no", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
+        arguments = [
+            "-q", "-p", "no:cacheprovider", "--no-header", "-s", "--tb=no",
+            "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
             f"--student={own / 'student.py'}", f"--limit={limit}", f"--report={report}",
             "-k", " or ".join(f"test_{name}" for name in names), "-m", "slow or not slow",
             *["--isolated"] * isolated, *places,
         ]
-        settings = dict(cwd=own, stdout=subprocess.DEVNULL, start_new_session=True,
-                        preexec_fn=_small_files)
-        with open(said, "wb") as file:
-            process = subprocess.Popen(list(map(str, command)), stderr=file, **settings)
-            try:
-                process.wait(60 * minutes)
-                early = ""
-            except subprocess.TimeoutExpired:
-                early = f"did not end within {minutes:g} minutes"
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process = warm().Process(target=_pytest, args=(list(map(str, arguments)), own, said))
+        process.start()
+        process.join(60 * minutes)
+        early = "" if process.exitcode is not None else f"did not end within {minutes:g} minutes"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
         lines = [line for text in read(report).splitlines() if (line := parsed(text))]
         errors = re.findall(r"^ERROR: (.*)", read(said), re.M)
     cases = {line["case"]: line for line in lines if "case" in line}
@@ -134,13 +129,30 @@ def run(path, tests, limit, minutes, isolated=True):
     if errors and not early:
         early = errors[-1].replace(f"{own / 'student.py'} ", "")[:300]
     if not early and not any("finished" in line for line in lines):
-        early = f"it ended the process (status {process.returncode}) before the tests were over"
+        early = f"it ended the process (status {process.exitcode}) before the tests were over"
     return cases, numbers, early
 
 
-def _small_files():
-    """In the new process: no file of more than 50 MB."""
+@lru_cache
+def warm():
+    """New processes of this context begin with PyTorch imported, which is half of a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "pytest"])
+    return context
+
+
+def _pytest(arguments, own, said):
+    """In the new process: pytest in the folder ``own``, its errors in the file ``said``; no file of
+    more than 50 MB."""
+    os.setsid()
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
+    os.chdir(own)
+    with open(os.devnull, "wb") as nothing, open(said, "wb") as file:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import pytest
+
+    sys.exit(int(pytest.main(arguments)))
 
 
 def read(path):
