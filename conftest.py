@@ -12,7 +12,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--isolated", action="store_true", help="FILE cannot import or reach our own functions"
     )
-    parser.addoption("--limit", type=float, help="seconds that each test may take")
+    parser.addoption(
+        "--limit", type=float, help="seconds that each test may take (with --student 60)"
+    )
     parser.addoption("--report", metavar="JSONL", help="write each test's outcome to this file")
     parser.addoption(
         "--seed", type=int, default=0, metavar="N",
@@ -27,6 +29,8 @@ def pytest_configure(config):
     compare.SEED = config.getoption("--seed")
 
     path, isolated = config.getoption("--student"), config.getoption("--isolated")
+    if path and not config.option.limit:
+        config.option.limit = 60.0
     if isolated:  # a refusal counts in any words
         raises = pytest.raises
         pytest.raises = lambda *kinds, match=None, **more: raises(*kinds, **more)

@@ -39,9 +39,11 @@ def random_affine(x, generator, degrees=15.0, translate=0.1, scale=0.1):
     draw = 2 * torch.rand(4, len(x), device=x.device, generator=generator) - 1
     angle, zoom = draw[0] * math.radians(degrees), 1 + scale * draw[1]
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    # the grid runs over [-1, 1], so a shift by a fraction of the image is twice that number
+    # the grid runs over [-1, 1], so a shift by a fraction of the image is twice that number, and a
+    # turn of an image that is not square mixes two units
+    long = x.shape[2] / x.shape[3]
     matrix = torch.stack(
-        [cos, -sin, 2 * translate * draw[2], sin, cos, 2 * translate * draw[3]], 1
+        [cos, -sin * long, 2 * translate * draw[2], sin / long, cos, 2 * translate * draw[3]], 1
     ).view(-1, 2, 3)
     return F.grid_sample(
         x, F.affine_grid(matrix.to(x.dtype), x.shape, align_corners=False), align_corners=False

@@ -159,11 +159,15 @@ def label_noise(y, fraction, classes, generator):
     mask (n,) of the redrawn).
 
     The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really
-    change. ValueError: fraction outside [0, 1].
+    change. ValueError: fraction outside [0, 1], a label outside 0..classes - 1.
     """
     check_tensors(y=(y, "int n"))
     check_real(0, 1, fraction=fraction)
     check_whole(1, classes=classes)
+    if y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}"
+        )
     order = torch.randperm(len(y), device=y.device, generator=generator)
     redrawn = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     redrawn[order[: round(fraction * len(y))]] = True

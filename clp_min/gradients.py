@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clp_min.checks import check_tensors, check_whole
+from clp_min.checks import check_logits, check_tensors, check_whole
 from clp_min.fisher import per_example_gradient_norms, residuals
+from clp_min.layer_rules import check_modes
 
 
 def flat_parameters(model):
@@ -21,19 +22,22 @@ def full_gradient(model, x, y, batch_size=256):
     """Gradient of the mean cross-entropy over all of x (n, ...), y (n,) -> (p,): the paper's true
     gradient of l(theta).
 
-    Exact, in the mode the model is in (eval mode, or BatchNorm makes it depend on ``batch_size``);
-    the model's .grad is not touched.
+    Exact; the model's .grad and buffers are not touched. ValueError: BatchNorm or Dropout in
+    training mode, a frozen parameter, labels that are none of the net's classes.
     """
     check_examples(model, x, y, batch_size)
+    check_modes(model)
     parameters = list(model.parameters())
     total = torch.zeros(
         sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype
     )
-    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
-        loss = F.cross_entropy(model(xb), yb, reduction="sum")
-        total += torch.cat(
-            [g.flatten() for g in torch.autograd.grad(loss, parameters, allow_unused=False)]
-        )
+    for number, (xb, yb) in enumerate(zip(x.split(batch_size), y.split(batch_size))):
+        with torch.enable_grad():
+            logits = model(xb)
+            if number == 0:
+                check_logits(logits, y)
+            loss = F.cross_entropy(logits, yb, reduction="sum")
+        total += torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
     return total / len(x)
 
 
@@ -54,14 +58,17 @@ def effective_gradient(gradient, direction):
 
     The direction is the full gradient, or as the paper measures it the vector from the current
     parameters to the optimum. For g = d + noise its squared norm has mean |d|^2 + u' Sigma u, u = d
-    / |d|: it does not vanish with d (the paper's Theorem 2 says it does). Up to five of
-    float32's bits are lost where g . d cancels. ValueError: shapes differ, or a zero direction.
+    / |d|: it does not vanish with d (the paper's Theorem 2 says it does). Computed in float64,
+    of any length of d that float32 holds. ValueError: shapes differ, a direction that is zero or
+    not finite.
     """
     check_tensors(gradient=(gradient, "p"), direction=(direction, "p"))
-    squared = direction.dot(direction)
+    g, d = gradient.double(), direction.double()
+    squared = d.dot(d)
     if direction.device.type != "meta" and not squared > 0:
-        raise ValueError("the direction is zero: nothing can be projected on it")
-    return gradient.dot(direction) / squared * direction
+        said = "zero" if squared == 0 else "not finite"
+        raise ValueError(f"the direction is {said}: nothing can be projected on it")
+    return (g.dot(d) / squared * d).to(direction.dtype)
 
 
 def optimum(snapshots, accuracies, top=10):
@@ -74,6 +81,8 @@ def optimum(snapshots, accuracies, top=10):
     """
     if any(float(a) != float(a) for a in accuracies):
         raise ValueError("an accuracy is nan")
+    if any(not one.is_floating_point() for one in snapshots):
+        raise ValueError("snapshots must be vectors of floats")
     if len(snapshots) != len(accuracies) or not len(snapshots):
         raise ValueError(
             f"need as many snapshots as accuracies, got {len(snapshots)} and {len(accuracies)}"

@@ -45,9 +45,10 @@ def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, o
         return entropy(np.bincount(cells[kept])) - _row_entropy(cells, kept)
     if reading == "per_class":
         kept = kept & (y[:, None] == classes)
-        if not kept.any():
+        if y.min() < 0 or y.max() >= len(classes) or not kept.any():
             raise ValueError(
-                f"no label names one of the {len(classes)} outputs with a value in [{low}, {high}]"
+                f"labels must name outputs, 0..{len(classes) - 1}, with a value in [{low}, {high}];"
+                f" got {y.min()}..{y.max()}"
             )
     if reading in ("per_logit", "per_class"):
         counts = np.bincount((cells + classes * states)[kept], minlength=len(classes) * states)
@@ -90,7 +91,7 @@ def _checked(t, reading, y, bins):
 
 def _on_host(values):
     """A tensor on the CPU of numbers as they come. ValueError: they are none."""
-    if torch.is_tensor(values):
+    if torch.is_tensor(values) and not values.is_complex():
         return values.detach().cpu()
     values = np.asarray(values)
     if values.dtype.kind not in "iufb":

@@ -142,7 +142,7 @@ def _convolution(module, a, mask):
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         raise ValueError(
             f"convolutions with padding_mode {module.padding_mode!r} and padding"
-            f" {module.padding!r} have no rule; use zeros and numbers"
+            f' {module.padding!r} have no rule; use zeros and numbers, or method="autograd"'
         )
     n, groups, (kh, kw), (sh, sw), (dh, dw) = (
         len(a), module.groups, module.kernel_size, module.stride, module.dilation,

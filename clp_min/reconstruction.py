@@ -39,7 +39,9 @@ def layer_features(model, x, batch_size=1000):
     if len(blocks) > 1:
         third = blocks[-2]
     elif len(convolutions) > 1 and not blocks:
-        third = next(m for m in modules[convolutions[-2] :] if isinstance(m, nn.ReLU))
+        third = next((m for m in modules[convolutions[-2] :] if isinstance(m, nn.ReLU)), None)
+        if third is None:
+            raise ValueError("no ReLU, layer -3, comes after the second last convolution")
     kept = {-1: [], -2: [], -3: []}
     handles = [
         linear[-1].register_forward_hook(
@@ -60,6 +62,8 @@ def layer_features(model, x, batch_size=1000):
     finally:
         for handle in handles:
             handle.remove()
+    if any(len(own) > -(-len(x) // batch_size) for own in kept.values()):
+        raise ValueError("a layer that is measured is called more than once in a forward pass")
     if len(linear) == 1 and not convolutions:
         kept[-2] = []  # the input itself
     return {layer: torch.cat(parts) for layer, parts in kept.items() if parts}

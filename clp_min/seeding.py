@@ -11,7 +11,8 @@ import torch
 
 def derive_seed(*key):
     """A 63-bit seed that depends on every part of ``key`` (ints, strings …):
-    equal keys, equal seeds."""
+    equal keys, equal seeds; NumPy's numbers count as Python's."""
+    key = tuple(part.item() if hasattr(part, "item") else part for part in key)
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
 
 

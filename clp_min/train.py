@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clp_min.checks import check_functions, check_real, check_tensors, check_whole
+from clp_min.checks import (
+    check_functions, check_logits, check_real, check_tensors, check_whole,
+)
 from clp_min.disk import whole_file
 from clp_min.seeding import generator, global_seed
 
@@ -179,8 +181,17 @@ def fresh_optimizer(setup, model):
 
 
 def fresh_state(setup, seed):
-    """The state at epoch 0 of the run with this seed."""
+    """The state at epoch 0 of the run with this seed. ValueError: the net does not take x, or has
+    no logits for every label."""
     model = fresh_model(setup, seed, "init")
+    if setup.loss is cross_entropy and setup.x.device.type != "meta":
+        try:
+            with torch.no_grad(), global_seed(seed, "one example"):
+                logits = model(setup.x[:1])
+        except (RuntimeError, TypeError) as error:
+            shape, dtype = tuple(setup.x.shape[1:]), setup.x.dtype
+            raise ValueError(f"the net takes no example {shape} {dtype}: {error}") from None
+        check_logits(logits, setup.y)
     return State(model, fresh_optimizer(setup, model), seed)
 
 
@@ -209,10 +220,21 @@ def current_data(setup, state, indices):
     """(x, y) of these training examples as the state's phase shows them (blurred, if it blurs)."""
     if state.phase is None or state.phase.deficit is None:
         return setup.x[indices], setup.y[indices]
-    x, y = state.phase.deficit(
-        setup.x, setup.y, generator(setup.x.device, state.seed, state.epoch, "current data")
-    )
+    draws = generator(setup.x.device, state.seed, state.epoch, "current data")
+    x, y = _under_deficit(state.phase.deficit, setup.x, setup.y, draws)
     return x[indices], y[indices]
+
+
+def _under_deficit(deficit, *data):
+    """What a deficit makes of (x, y, generator). ValueError: it is a function of something else."""
+    try:
+        x, y = deficit(*data)
+        return x, y
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "a deficit is called with (x, y, generator) and returns (x, y); images(f) makes one of"
+            f" a function of images, labels(f) of one of labels: {error}"
+        ) from None
 
 
 def _batches(chosen, size, drop_last, order):
@@ -259,7 +281,7 @@ def train_epoch(setup, phase, state):
     # data as the phase shows them
     x, y = setup.x, setup.y
     if phase.deficit is not None:
-        x, y = phase.deficit(x, y, draws["deficit"])
+        x, y = _under_deficit(phase.deficit, x, y, draws["deficit"])
     subset = torch.arange(len(x), device=device) if phase.subset is None else phase.subset
     batches = _batches(subset, size, setup.drop_last, draws["order"])
     # steps
@@ -353,8 +375,10 @@ def evaluate(model, x, y, batch_size=1000):
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
-    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
+    for number, (xb, yb) in enumerate(zip(x.split(batch_size), y.split(batch_size))):
         logits = model(xb)
+        if number == 0:
+            check_logits(logits, y)
         correct += (logits.argmax(1) == yb).sum()
         loss += F.cross_entropy(logits, yb, reduction="sum")
     for module, training in modes:
@@ -383,12 +407,16 @@ def shrink_perturb(model, fresh, shrink, perturb):
 
     Ash & Adams 2020: the noise is a newly initialised net, so each layer gets noise of its own
     scale, and BatchNorm's running statistics start anew. shrink 1, perturb 0 is a warm start (but
-    for the buffers), 0 and 1 a cold one. ValueError: other parameters.
+    for the buffers), 0 and 1 a cold one. ValueError: other parameters or
+    buffers, one net given twice.
     """
     check_real(shrink=shrink, perturb=perturb)
     ours, others = dict(model.named_parameters()), dict(fresh.named_parameters())
     if {k: p.shape for k, p in ours.items()} != {k: p.shape for k, p in others.items()}:
         raise ValueError("model and fresh must have the same parameters")
+    buffers = [[b.shape for b in net.buffers()] for net in (model, fresh)]
+    if buffers[0] != buffers[1] or any(p is others[name] for name, p in ours.items()):
+        raise ValueError("model and fresh must be two nets, with the same buffers")
     for name, parameter in ours.items():
         parameter.mul_(shrink).add_(others[name], alpha=perturb)
     for ours, other in zip(model.buffers(), fresh.buffers()):

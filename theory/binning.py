@@ -19,6 +19,7 @@ def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip
     cdf = np.array([0.5 * math.erfc(-edge / (scale * math.sqrt(2))) for edge in edges])
     inner = np.diff(cdf)
     if outside == "drop":
+        real(above=0, probability_inside=inner.sum())
         return inner / inner.sum()
     if outside == "extend":
         return np.concatenate([[cdf[0]], inner, [1 - cdf[-1]]])

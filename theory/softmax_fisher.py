@@ -36,6 +36,7 @@ def sampled_label_variance(x, p):
     shaped(1, x=x, p=p)
     real(0, 1, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
+    _check(x[None], p[None])
     return float(4 * (x @ x) ** 2 * ((p**3).sum() - (p**2).sum() ** 2))
 
 

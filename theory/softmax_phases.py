@@ -25,6 +25,8 @@ def _check(l, d, k):
 def _check_run(lr, steps):
     whole(0, steps=steps)
     real(above=0, lr=lr)
+    if np.ndim(lr):
+        raise ValueError(f"lr must be one number, got {lr!r}")
 
 
 def simulate(l, d, k, lr, steps):
@@ -177,6 +179,8 @@ def flow_time(delta, l, d, k, lr, nodes=20_001):
     real(above=0, lr=lr)
     real(0, delta=delta)
     whole(3, nodes=nodes)
+    if nodes % 2 == 0:
+        raise ValueError(f"Simpson's rule needs an odd number of nodes, got {nodes}")
     s = np.linspace(0, delta, nodes)
     slowness = 1 / sum(v / (np.exp(np.minimum(v * s, 700)) + l - 1) for v in (1, k))
     weights = np.where(np.arange(nodes) % 2 == 1, 4.0, 2.0)
@@ -197,7 +201,8 @@ def single_logit_loss(delta, l, k):
     f, g, first, second = (1 + (l - 1) * delta) / l, (1 - delta) / l, (1 + k) / 2, (1 + k**2) / 2
     covariance = second * f / l - first**2 / l**2
     variance = second * (f**2 + (l - 1) * g**2) / l - first**2 / l**2
-    return input_variance(l, k) - covariance**2 / variance
+    explained = covariance**2 / np.where(variance == 0, 1.0, variance)  # k = 1 at the start: 0 / 0
+    return input_variance(l, k) - explained
 
 
 def optimal_line(delta, l, k):

@@ -434,7 +434,8 @@ def compared(yours, ours):
     same = "equal" if a == b else f"difference {values[0] - values[2]:.2g}"
     same += "" if a["unit"] == b["unit"] else f"; ours is in {b['unit']}"
     same += "" if yours["verdict"] == ours["verdict"] else f"; ours was {ours['verdict']}"
-    numbers = "yours {:.4g} ± {:.2g} against ours {:.4g} ± {:.2g}".format(*values)
+    said = [f"{m:.4g}" + f" ± {e:.2g}" * (e == e) for m, e in (values[:2], values[2:])]
+    numbers = f"yours {said[0]} against ours {said[1]}"
     return f"{numbers} {a['unit']} ({same})"
 
 
@@ -482,8 +483,9 @@ def parse(script, panels, configs, argv, options):
     given = arguments.shard is not None and arguments.workers is not None
     if given and work.PARENT not in os.environ:
         raise ValueError("--shard and --workers exclude each other: give one of them")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out} is a file: give a folder")
+    for path in (arguments.out, *arguments.out.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--out {arguments.out}: {path} is a file: give a folder")
     return arguments
 
 

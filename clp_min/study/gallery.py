@@ -40,7 +40,8 @@ def read(folder):
     for path in sorted(folder.rglob("*.json")):
         try:
             result = json.loads(path.read_text())
-            result["panel"], result["verdict"], result["finding"], result["seeds"]
+            for key in "panel verdict finding seeds scale data variant claim".split():
+                result[key]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no results file ({error!r}): remove it") from None
         found.append((result, path))

@@ -40,6 +40,7 @@ class Log:
         A value is a number, a file's name, or a list of numbers of one shape at all points.
         """
         lines = ""
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
         for name in map(str, names):
             self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
             lines += json.dumps([seed, name, point, values]) + "\n"
