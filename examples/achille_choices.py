@@ -6,6 +6,7 @@ width, number of images, cues of the set, weight decay, and the epochs whose acc
 each: a blur at the start, the same blur later, and a vertical flip at the start.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

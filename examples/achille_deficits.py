@@ -1,6 +1,7 @@
 """Which deficits hurt? Blur against vertical flip, permuted labels and white noise; and blur as
 a poor pre-training (Achille et al. 2018)."""
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

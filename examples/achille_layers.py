@@ -1,6 +1,7 @@
 """Where in the network is the Fisher information? Layer by layer, with a deficit and without
 (Achille et al.)."""
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,7 @@ same blur later, a vertical flip at the start. And is early blur good for anythi
 blurred test images.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

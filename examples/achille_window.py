@@ -5,6 +5,7 @@ After every window the same number of sharp epochs follows; each is compared wit
 of the same total length.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 from clp_min.deficits import images

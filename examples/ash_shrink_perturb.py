@@ -6,6 +6,7 @@ data that come in rounds, with what each arm costs; "towards init" stays warm an
 of the squared distance from the first weights to the loss.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 from functools import partial
 

@@ -6,6 +6,7 @@ hyperparameters: batch sizes and rates of the second stage; logistic: convex tra
 the same data; gradients: old and new data at the start of the second stage.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

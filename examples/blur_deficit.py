@@ -7,6 +7,7 @@ the blur ends (achille_restart). achille_fisher follows the trace of the Fisher 
 achille_fraction asks which share of training may be blurred.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,6 +6,7 @@ matrices in PyTorch, on the eight-item hierarchy (Kleinman, Achille & Soatto, "C
 periods emerge even in deep linear networks", 2023).
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 from functools import reduce
 

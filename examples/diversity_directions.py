@@ -10,6 +10,7 @@ Read over the two categories with the highest accuracy, over layers 2 to 6, one 
 alone or, where that is said, as measured between two points.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass, replace
 
 import numpy as np

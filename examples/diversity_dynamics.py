@@ -7,6 +7,7 @@ alike, and unlike after it; fig2d: the test error; order, escape: which comes fi
 gradient comes from at the end of the phase. fig3: several depths and widths.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

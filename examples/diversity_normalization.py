@@ -8,6 +8,7 @@ with a normalisation are measured with the statistics of the measured examples: 
 start at 0 and 1, and their warm-up shows a plateau and a fall that are not there.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import copy
 from dataclasses import dataclass
 from functools import partial

@@ -8,6 +8,7 @@ learning rates; fig16: activations; difficulty: the plateau against the number o
 that two panels share are trained once.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass, replace
 from functools import partial
 

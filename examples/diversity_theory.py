@@ -7,6 +7,7 @@ weights make it positive in three quarters of cases. A small NumPy net shows tha
 first weights decides whether there is a first phase. See theory/common_direction.py.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,7 @@ that starts anew with the window (and in its control), which alone tells the two
 how far apart the nets end; curvature: what their traces say.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ one-pass Fisher estimators as outputs become confident; the bell shape of the Fi
 needs depth (theory/softmax_fisher.py).
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,6 +6,7 @@ ResNet (or VGG) at layers -1, -2, -3. fig4: how a single input attribute of the 
 comes to belong to a class.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from functools import partial
 
 import numpy as np

@@ -7,6 +7,7 @@ probe_peak: the probe peaks where reconstruction of the original data is best, a
 classifier is.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import numpy as np
 
 from clp_min.reconstruction import layer_features

@@ -8,6 +8,7 @@ that memory stays bounded, and are measured when a unit's training is over. Find
 of their own; optimum_direction checks the approximation.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass, replace
 from functools import partial
 

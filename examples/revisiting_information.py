@@ -6,6 +6,7 @@ impairment and the mutual information depend on the number of blurred epochs at 
 1 to 3 are rows of their own. The quick scale has small stand-ins of the nets.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,6 +7,7 @@ then the same number of sharp ones; beside it the training loss on blurred image
 rates, which move the convergence. section5: a window of blur at different onsets, constant rate.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import math
 from dataclasses import dataclass
 

@@ -8,6 +8,7 @@ rate; the Fisher trace on separable data and with label noise, and its rate besi
 (theory/softmax_fisher.py).
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import math
 from dataclasses import dataclass
 from functools import partial

@@ -6,6 +6,7 @@ the rise, its softmax outputs do, and the flat phase needs a decoder of finite p
 tau). See theory/softmax_phases.py.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,6 +6,7 @@ In the generalisation regime Sol-S's trace is said to rise, then to fall and to 
 in the optimisation regime to rise and hardly to fall. table1: training error beside those trends.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -7,6 +7,7 @@ Accuracies, shares of correct and memorised examples (fig6) and the Fisher trace
 with changed and with clean labels (fig7) are followed along dense, finetuned and scratch training.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass, replace
 
 import numpy as np

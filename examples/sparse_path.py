@@ -8,6 +8,7 @@ permutation of the labels (fig9, fig10); and whether the Fisher trace tells whic
 (sparse_path_fisher, the draft's TODO).
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

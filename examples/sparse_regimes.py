@@ -8,6 +8,7 @@ left for later: the lottery ticket (sparse_lottery), and on which examples the t
 disagree (sparse_disagreement).
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
 import numpy as np

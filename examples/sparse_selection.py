@@ -8,6 +8,7 @@ hardest_first and bilevel are the text's own proposals; the regularizer adds the
 loss in the first epochs, with either sign.
 """
 
+import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

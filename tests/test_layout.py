@@ -35,7 +35,7 @@ def test_layout__theory_and_package_do_not_know_each_other():
         "ast", "collections", "contextlib", "copy", "dataclasses", "dis", "functools", "gzip",
         "hashlib", "http", "inspect", "io", "pickletools", "struct", "types", "weakref",
         "json", "math", "numbers", "os", "pathlib", "pickle", "shutil", "sys", "tarfile",
-        "textwrap", "time", "urllib", "zipfile", "zlib", "fcntl",
+        "textwrap", "time", "urllib", "zipfile", "zlib", "fcntl", "signal",
     }
     for path in (ROOT / "clp_min").rglob("*.py"):
         drawing = {"matplotlib"} if path.name in ("plot.py", "files.py") else set()

@@ -3,7 +3,12 @@
 import hashlib
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +35,7 @@ from adapters import (
 )
 from compare import EXACT, assert_close
 
+ROOT = Path(__file__).parent.parent
 X, Y = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
@@ -295,3 +301,14 @@ def test_gallery__a_result_that_lacks_something_is_named_and_help_writes_nothing
     with pytest.raises(SystemExit):
         gallery.main([str(tmp_path), "--help"])
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("after", [0.3, 0.6, 1.2])
+def test_examples__ctrl_c_while_packages_are_imported_is_one_line(tmp_path, after):
+    command = [sys.executable, ROOT / "examples" / "achille_window.py", "--scale", "smoke"]
+    settings = dict(cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, start_new_session=True, **settings)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].strip()
+    assert said.startswith("stopped") and "\n" not in said, said

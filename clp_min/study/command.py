@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import clp_min  # noqa: E402
-from clp_min import files, synthetic  # noqa: E402
+from clp_min import files, interrupt, synthetic  # noqa: E402
 from clp_min.data import Dataset, load, missing  # noqa: E402
 from clp_min.disk import locked  # noqa: E402
 from clp_min.identity import tensor_digest  # noqa: E402
@@ -441,6 +441,7 @@ def compared(yours, ours):
 
 def command_line(main):
     """Run a script's main(): one line for an error, a clean stop on Ctrl-C."""
+    interrupt.imports_are_over()
     try:
         main()
     except (
