@@ -95,7 +95,7 @@ def achille_blur(study):
     return Panel(
         claim="blur that is removed late leaves a permanent loss of accuracy",
         effects=[effect, order], gate=untrained(correct[:, 0], study.classes),
-        finding=f"{c.removals[-1]} blurred epochs cost {effect} (undamaged: {undamaged}); {order}",
+        finding=f"{c.removals[-1]} blurred epochs: {effect} (undamaged: {undamaged}); {order}",
         axes=final_axes([Curve("blurred, then sharp", c.removals, correct)]), caption=after(c),
     )
 
@@ -118,7 +118,7 @@ def achille_matched(study):
     return Panel(
         claim="the loss is not that of longer training", effects=[effect],
         gate=untrained(blurred[:, 0], study.classes),
-        finding=f"{c.removals[-1]} blurred epochs cost {effect} against as many sharp ones",
+        finding=f"{c.removals[-1]} blurred epochs: {effect} against as many sharp ones",
         axes=final_axes(curves), caption=after(c),
     )
 
@@ -145,7 +145,7 @@ def achille_restart(study):
         effects=[restarted], axes=final_axes(curves),
         gate=untrained(curves[0].values[:, 0], study.classes),
         caption=f"{after(c)}; rate x{c.restart_decay} per epoch",
-        finding=f"{c.restart_removals[-1]} blurred epochs cost {restarted} with the rate"
+        finding=f"{c.restart_removals[-1]} blurred epochs: {restarted} with the rate"
         f" restarted, {going_on} with the decay going on",
     )
 
