@@ -24,12 +24,12 @@ def standard_seeds(n):
 
 @lru_cache
 def t_quantile(p, degrees):
-    """Quantile p > 1/2 of Student's t, to 1e-6 or better.
+    """Quantile p > 1/2 of Student's t, to a relative 1e-6 or better.
 
     With t = sqrt(degrees) tan(a) the density in a is in proportion to cos(a)^(degrees - 1), which
     is summed by the trapezoid rule.
     """
-    angle = np.linspace(0, np.pi / 2, 400_001)
+    angle = np.linspace(0, np.pi / 2, 40_001)
     density = np.cos(angle) ** (degrees - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return math.sqrt(degrees) * math.tan(np.interp(2 * p - 1, mass / mass[-1], angle))
