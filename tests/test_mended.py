@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -307,7 +308,8 @@ def test_gallery__a_result_that_lacks_something_is_named_and_help_writes_nothing
 def test_examples__ctrl_c_while_packages_are_imported_is_one_line(tmp_path, after):
     command = [sys.executable, ROOT / "examples" / "achille_window.py", "--scale", "smoke"]
     settings = dict(cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(command, start_new_session=True, **settings)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # else ignored
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=heard, **settings)
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].strip()
