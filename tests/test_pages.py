@@ -70,6 +70,12 @@ def test_overlay__a_curve_of_each_result_with_its_own_verdict():
     assert list(lines[0].get_ydata()) != list(lines[1].get_ydata())
 
 
+def test_overlay__axes_may_differ_in_the_numbers_of_their_settings():
+    both = result("achille_window"), result("achille_window", "cifar10.evening.cut")
+    [place] = [axes for part in overlay.overlay(both).subfigs for axes in part.axes]
+    assert place.get_ylabel().replace("\n", " ") == "accuracy lost to … blurred epochs (points)"
+
+
 def test_overlay__what_cannot_lie_together_is_refused():
     blur = result("achille_blur")
     with pytest.raises(ValueError, match="do not share an axis"):
