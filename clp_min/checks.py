@@ -80,17 +80,21 @@ def check_tensors(**values):
             raise ValueError(f"{name} is on {value.device}, the others on {first.device}")
 
 
+def check_labels(y, classes, why=""):
+    """Labels must lie in 0..classes - 1. The device is waited for."""
+    if y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}{why}, got {int(y.min())}..{int(y.max())}"
+        )
+
+
 def check_logits(logits, y):
-    """What a net returned must be logits (n, classes), and labels y (any number) lie in
-    0..classes - 1. The device is waited for."""
+    """What a net returned must be logits (n, classes), and labels y (any number) be of its classes.
+    The device is waited for."""
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"a net must return logits (n, classes), got {given}")
-    if y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
-        raise ValueError(
-            f"labels must lie in 0..{logits.shape[1] - 1}, as the net has {logits.shape[1]} logits;"
-            f" got {int(y.min())}..{int(y.max())}"
-        )
+    check_labels(y, logits.shape[1], f", as the net has {logits.shape[1]} logits")
 
 
 def check_finite(**values):

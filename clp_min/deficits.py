@@ -11,7 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from clp_min.checks import check_real, check_tensors, check_whole
+from clp_min.checks import check_labels, check_real, check_tensors, check_whole
 
 CHUNK = 4096  # images that a deficit works on at once: a blurred CIFAR-10 needs one copy, not four
 
@@ -140,10 +140,7 @@ def permute_labels(y, permutation):
                 f"permutation must hold every class 0..{len(permutation) - 1} once, got"
                 f" {permutation.tolist()}"
             )
-        if not 0 <= int(y.min()) <= int(y.max()) < len(permutation):
-            raise ValueError(
-                f"labels must lie in 0..{len(permutation) - 1}, got {int(y.min())}..{int(y.max())}"
-            )
+    check_labels(y, len(permutation))
     return permutation[y].to(y.dtype)
 
 
@@ -164,10 +161,7 @@ def label_noise(y, fraction, classes, generator):
     check_tensors(y=(y, "int n"))
     check_real(0, 1, fraction=fraction)
     check_whole(1, classes=classes)
-    if y.device.type != "meta" and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise ValueError(
-            f"labels must lie in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}"
-        )
+    check_labels(y, classes)
     order = torch.randperm(len(y), device=y.device, generator=generator)
     redrawn = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     redrawn[order[: round(fraction * len(y))]] = True

@@ -6,9 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
+# in the environment of a process that another one started: the other's number
+PARENT = "CLP_WORKER_OF"
+
 
 def _stop(*_):
-    said = b"" if "CLP_WORKER_OF" in os.environ else b"\nstopped before anything was begun\n"
+    said = b"" if PARENT in os.environ else b"\nstopped before anything was begun\n"
     os.write(2, said)
     os._exit(130)
 

@@ -407,8 +407,7 @@ def shrink_perturb(model, fresh, shrink, perturb):
 
     Ash & Adams 2020: the noise is a newly initialised net, so each layer gets noise of its own
     scale, and BatchNorm's running statistics start anew. shrink 1, perturb 0 is a warm start (but
-    for the buffers), 0 and 1 a cold one. ValueError: other parameters or
-    buffers, one net given twice.
+    for the buffers), 0 and 1 a cold one. ValueError: other parameters or buffers, one net twice.
     """
     check_real(shrink=shrink, perturb=perturb)
     ours, others = dict(model.named_parameters()), dict(fresh.named_parameters())

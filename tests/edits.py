@@ -22,7 +22,9 @@ def _read(text):
     for block in text.split("\n\n")[1:]:  # the first is a comment
         heading, mistake, *lines = block.splitlines()
         old, new = ("\n".join(one[2:] for one in lines if one[0] == sign) for sign in "-+")
-        found.append(Edit(*heading.split(), mistake, old, new))
+        module, function, test = heading.split()
+        test = test if "__" in test else f"{function}__{test}"
+        found.append(Edit(module, function, test, mistake, old, new))
     return found
 
 

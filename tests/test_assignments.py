@@ -70,8 +70,7 @@ def test_adapters__every_function_has_two_wrong_solutions(function):
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", edits.EDITS, ids=lambda e: f"{e.function}: {e.mistake}")
 def test_edits__each_fails_its_test(edit):
-    own = edit.test if "__" in edit.test else f"{edit.function}__{edit.test}"
-    fails_by_its_numbers(edits.wrong(edit), own)
+    fails_by_its_numbers(edits.wrong(edit), edit.test)
 
 
 OF_SHAPES = "projection_on_the_wrong_side", "u_for_v"  # a matrix of another size

@@ -20,6 +20,7 @@ dormant_share: threshold=0.025
 fisher_trace: labels='expected', method='rules'
 per_example_fisher: labels='expected', method='rules'
 check_examples: batch_size=1
+check_labels: why=''
 full_gradient: batch_size=256
 gradient_cosines: batch_size=256
 optimum: top=10

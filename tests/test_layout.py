@@ -131,9 +131,8 @@ def test_layout__public_names_are_unique():
     seen = {}
     for path in [*(ROOT / "clp_min").rglob("*.py"), *(ROOT / "theory").glob("*.py")]:
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                if node.name == "main":  # of a command
-                    continue
+            kinds = ast.FunctionDef, ast.ClassDef
+            if isinstance(node, kinds) and node.name[0] != "_" and node.name != "main":
                 assert node.name not in seen, f"{node.name} in {path} and {seen[node.name]}"
                 assert ast.get_docstring(node), f"{node.name} in {path} has no docstring"
                 seen[node.name] = path

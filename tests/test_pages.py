@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ledger
 import pytest
+from test_examples import readme_blocks
 from test_layout import panels_of, scripts
 
 from clp_min.study import overlay, pages
@@ -97,10 +98,8 @@ STANDS_FOR = {  # what a reader puts in
 
 def readme_commands():
     """Every command of the README, once, in its order."""
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    shell = [line for block in blocks for line in block.splitlines()]
-    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    shell = [line for block in readme_blocks("sh") for line in block.splitlines()]
+    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.S)
     inline = re.findall(r"`((?:python|pytest|tests/gpu)[^`]*)`", text)
     return list(dict.fromkeys(line for line in shell + inline if line))
 

@@ -3,6 +3,7 @@ of a function."""
 
 import ast
 import re
+from functools import lru_cache
 
 LINK = re.compile(r"\[(`?)(\w+)\1\]\(([\w./]+\.py)(?:#L\d+)?\)")
 PLACES = re.compile(  # as docstrings name the places of a paper
@@ -12,6 +13,7 @@ PLACES = re.compile(  # as docstrings name the places of a paper
 )
 
 
+@lru_cache
 def definitions(path):
     """{name: node} of the functions and classes at the top of a Python file."""
     kinds = ast.FunctionDef, ast.ClassDef

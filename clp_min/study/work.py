@@ -26,13 +26,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clp_min.data import Dataset
+from clp_min.interrupt import PARENT
 from clp_min.models import parameter_count
 from clp_min.schedule import branches, distinct_epochs, sweep
 from clp_min.study.record import write_atomically
 from clp_min.train import Setup, cross_entropy, fresh_state, training_step
-
-# in the environment of a process that another one started: the other's number
-PARENT = "CLP_WORKER_OF"
 
 
 @dataclass(frozen=True, eq=False)
