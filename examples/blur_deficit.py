@@ -14,7 +14,7 @@ import numpy as np
 
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
-from clp_min.schedule import Phase, exponential, restart_learning_rate
+from clp_min.schedule import Phase, exponential, restart_learning_rate, sweep
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import log_ratio, rank_correlation, untrained
@@ -35,6 +35,8 @@ class Config(achille.Config):
     fisher_removals: tuple = (0, 40, 100)  # ours
     measure_every: int = 5  # epochs, besides the first ten and the last; ours
     peak: int = 20  # epoch of the normal run's largest trace; ours: an eighth of the clean epochs
+    first: int = 5  # epochs that are resolved in steps (1, 2, 4, …); ours
+    trough: int = 256  # step of the normal run's smallest trace before the peak; ours
     # ---- achille_fraction
     total: int = 200  # epochs in all; ours
     fractions: tuple = (0.1, 0.25, 0.4, 0.6)  # of them blurred
@@ -44,24 +46,25 @@ CONFIGS = achille.configs(
     Config,
     textures=dict(
         clean=30, removals=(0, 5, 10, 20, 40), restart_removals=(0, 20, 40),
-        fisher_removals=(0, 20, 40), peak=4, total=80,  # seeds 0 to 3
+        fisher_removals=(0, 20, 40), peak=4, trough=8, total=80,  # seeds 0 to 3
     ),
     fashion_mnist=dict(
         clean=200, removals=(0, 25, 50, 100, 200, 400), restart_decay=0.99,
         restart_removals=(0, 100, 200), fisher_removals=(0, 100, 200), measure_every=25, total=400,
-        peak=2,  # seeds 0 to 2
+        peak=2, trough=4,  # seeds 0 to 3
     ),
     cifar10=dict(
         clean=50, removals=(0, 20, 60, 150), restart_removals=(0, 60),
-        fisher_removals=(0, 60, 150), peak=20, total=150,  # seeds 0 to 2
+        fisher_removals=(0, 60, 150), peak=20, trough=8, total=150,  # seeds 0 to 3
     ),
     evening=dict(
         clean=30, removals=(0, 15, 30), restart_decay=0.92, restart_removals=(0, 30), total=60,
-        fisher_removals=(0, 30), peak=4,  # an eighth of the clean epochs, as at paper scale
+        fisher_removals=(0, 30), trough=64,
+        peak=4,  # an eighth of the clean epochs, as at paper scale
     ),
     smoke=dict(
         clean=2, removals=(0, 1, 2), restart_removals=(0, 2), fisher_removals=(0, 2),
-        measure_every=1, peak=2, total=4, fractions=(0.25, 0.5, 0.75),
+        measure_every=1, peak=2, first=2, trough=2, total=4, fractions=(0.25, 0.5, 0.75),
     ),
 )
 LOST = "points of accuracy lost"
@@ -154,31 +157,30 @@ def achille_fisher(study):
     """Trace of the Fisher information per epoch, on the data the net is trained on (random signs).
 
     Effects, in logarithms and paired by seed, each least .1 (10 %): the normal run's trace at the
-    epoch ``peak`` (of the settings, chosen on other seeds) above that of its first and of its last
-    epoch; the trace after the longest deficit and its sharp epochs above that of the all-sharp run
-    of the same total length; and, since the trace falls "even as classification performance
-    improves", points of test accuracy that the normal run gains after ``peak``, least 1. The
-    untrained net's trace stands beside it.
+    epoch ``peak`` above that at the step ``trough`` before it (both of the settings, chosen on other
+    seeds) and above that of its last epoch; the trace after the longest deficit and its sharp
+    epochs above that of the all-sharp run of the same total length; and, since the trace falls
+    "even as classification performance improves", points of test accuracy that the normal run gains
+    after ``peak``, least 1. The untrained net's trace stands beside it. The first epochs, trained
+    once more, are resolved in steps: there a small net's trace may rise and be over.
     """
     c, results = study.config, study.results
-    curves = []
+    longest = c.fisher_removals[-1]
+    total, curves, early = longest + c.clean, [], []
     for d in c.fisher_removals:
         label = f"blurred until epoch {d}" if d else "no deficit"
         curves.append(Curve(label, *results.curve("fisher", f"blur {d}")))
-    longest = c.fisher_removals[-1]
-    total = longest + c.clean
+        if d in (0, longest):
+            early.append(Curve(label, *results.curve("fisher", f"blur {d}, steps")))
     curves.append(Curve("all sharp", *results.curve("fisher", "matched"), style="dashed"))
-    end, matched = (
-        results.at("fisher", name, [total])[:, 0] for name in (f"blur {longest}", "matched")
-    )
-    normal = np.log(np.maximum(curves[0].values, 1e-30))  # (seeds, points)
-    first, peak = (normal[:, curves[0].x.index(epoch)] for epoch in (1, c.peak))
-    rule = dict(least=achille.TENTH)
-    rise = Effect(f"log (epoch {c.peak} / first epoch)", peak - first, **rule)
-    fall = Effect(f"log (epoch {c.peak} / last epoch)", peak - normal[:, -1], **rule)
+    end, matched = (results.at("fisher", name, total) for name in (f"blur {longest}", "matched"))
+    untrained_net, peak, last = results.at("fisher", "blur 0", [0, c.peak, c.clean]).T
+    trough, rule = results.at("fisher", "blur 0, steps", c.trough), dict(least=achille.TENTH)
+    rise = Effect(f"log (epoch {c.peak} / step {c.trough})", log_ratio(peak, trough), **rule)
+    fall = Effect(f"log (epoch {c.peak} / last epoch)", log_ratio(peak, last), **rule)
     unit = f"log ratio of Tr F at epoch {total}, deficit / none"
     raised = Effect(unit, log_ratio(end, matched), **rule)
-    untouched = Effect(f"log (epoch {c.peak} / untrained net)", peak - normal[:, 0])
+    untouched = Effect(f"log (epoch {c.peak} / untrained net)", log_ratio(peak, untrained_net))
     correct = results.at("accuracy", "blur 0", [c.peak, c.clean])
     learned = Effect(f"points of accuracy after epoch {c.peak}", correct[:, 1] - correct[:, 0],
                      least=achille.POINT, step=study.step())
@@ -190,6 +192,7 @@ def achille_fisher(study):
         finding=f"normal training: {rise}, {fall}, {untouched}, {learned}; after {longest} blurred"
         f" epochs: {raised}",
         axes=[Axes("trace of the Fisher information", curves, log=True, spans=spans),
+              Axes("trace in the first epochs", early, "step", log=True, log_x=True),
               Axes("test accuracy (%)", [Curve("no deficit", [c.peak, c.clean], correct)])],
     )
 
@@ -251,6 +254,22 @@ def schedules(study):
     return plan
 
 
+def trace(run, state, examples):
+    """The trace on the images that the net is trained on, the first ``examples`` of them."""
+    x, _ = current_data(run.setup, state, slice(examples))
+    signs = generator(x.device, run.seed, state.step, "fisher")
+    return fisher_trace(state.model, x, "signs", generator=signs).total
+
+
+def first_steps(study, run, d):
+    """Log the trace at the steps 1, 2, 4, … of the first epochs, blurred if d, trained once more."""
+    c, epoch = study.config, -(-len(run.setup.x) // run.setup.batch_size)
+    steps = {2**i for i in range((c.first * epoch).bit_length())}
+    schedule = [Phase(min(d, c.first), images(c.blur)), Phase(max(c.first - d, 0))]
+    for step, state, names in sweep(run.setup, {f"blur {d}, steps": schedule}, run.seed, at=steps):
+        study.log.add(run.seed, names, step, fisher=trace(run, state, c.fisher_examples))
+
+
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
     c, log, plan = study.config, study.log, schedules(study)
@@ -262,10 +281,11 @@ def main(argv=None):
             log.add(run.seed, names, epoch, accuracy=accuracy(state.model, *run.data.test))
         often = epoch <= 10 or epoch % c.measure_every == 0 or epoch in ends
         if followed & set(names) and often:
-            x, _ = current_data(run.setup, state, slice(c.fisher_examples))
-            signs = generator(x.device, run.seed, epoch, "fisher")
-            trace = fisher_trace(state.model, x, "signs", generator=signs).total
-            log.add(run.seed, followed & set(names), epoch, fisher=trace)
+            value = trace(run, state, c.fisher_examples)
+            log.add(run.seed, followed & set(names), epoch, fisher=value)
+        for d in {0, max(c.fisher_removals)} if followed and epoch == 0 else ():
+            if f"blur {d}" in names:
+                first_steps(study, run, d)
     changes = {"sharp": lambda x: x, "blurred": c.blur}
     sheet = data_sheet(achille.prepare(study, study.seeds[0])[0], changes, study.data)
     save(sheet, study.path(study.data).with_suffix(".png"))

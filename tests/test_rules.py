@@ -118,13 +118,13 @@ def by_duration(loss):
     return lambda key, name, p: 90.0 - (0 if "matched" in name else loss(duration(name)))
 
 
-def hump(sign=1.0, place=4):
-    """Fisher traces that rise to ``place`` and fall; three times as high after a deficit."""
+def hump(sign=1.0, epoch=4):
+    """Fisher traces that rise to ``epoch`` and fall; three times as high after a deficit."""
 
     def mean(key, name, p):
         if key == "accuracy":
             return 70.0 + min(p, 20)
-        log = sign * (3 - abs(np.log2(max(p, 1) / place)))
+        log = sign * (3 - abs(np.log2(max(p, 1) / (64 if "steps" in name else epoch))))
         return math.exp(log + (1.1 * sign if duration(name) and p > 40 else 0.0))
 
     return mean
