@@ -52,9 +52,8 @@ def test_examples__trace_in_steps_is_the_run_s_own(tmp_path):
     """The first epochs, trained once more, have at an epoch's end its trace to the last bit."""
     command = [ROOT / "examples" / "blur_deficit.py", "--scale", "smoke", "--out", "."]
     run(*command, "--only", "achille_fisher", cwd=tmp_path, check=True)
-    result = json.loads((tmp_path / "textures.smoke" / "achille_fisher.json").read_text())
-    trace = {(one["y"], one["label"]): dict(zip(one["x"], one["values"][0]))
-             for one in result["series"]}
+    found = json.loads((tmp_path / "textures.smoke" / "achille_fisher.json").read_text())["series"]
+    trace = {(one["y"], one["label"]): dict(zip(one["x"], one["values"][0])) for one in found}
     for label in ("no deficit", "blurred until epoch 2"):
         epochs = trace["trace of the Fisher information", label]
         steps = trace["trace in the first epochs", label]
