@@ -157,8 +157,8 @@ def achille_fisher(study):
     """Trace of the Fisher information per epoch, on the data the net is trained on (random signs).
 
     Effects, in logarithms and paired by seed, each least .1 (10 %): the normal run's trace at the
-    epoch ``peak`` above that at the step ``trough`` before it (both of the settings, chosen on other
-    seeds) and above that of its last epoch; the trace after the longest deficit and its sharp
+    epoch ``peak`` above that at the step ``trough`` before it (both of the settings, chosen on
+    other seeds) and above that of its last epoch; the trace after the longest deficit and its sharp
     epochs above that of the all-sharp run of the same total length; and, since the trace falls
     "even as classification performance improves", points of test accuracy that the normal run gains
     after ``peak``, least 1. The untrained net's trace stands beside it. The first epochs, trained
