@@ -262,7 +262,7 @@ def trace(run, state, examples):
 
 
 def first_steps(study, run, d):
-    """Log the trace at the steps 1, 2, 4, … of the first epochs, blurred if d, trained once more."""
+    """Log the trace at steps 1, 2, 4, … of the first epochs (blurred if d), trained once more."""
     c, epoch = study.config, -(-len(run.setup.x) // run.setup.batch_size)
     steps = {2**i for i in range((c.first * epoch).bit_length())}
     schedule = [Phase(min(d, c.first), images(c.blur)), Phase(max(c.first - d, 0))]
