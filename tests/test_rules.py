@@ -183,6 +183,20 @@ def information(order=1, damage=20.0, hump=2.0):
     return mean
 
 
+def new_data(fall=3.0, rise=1.0, forgotten=0.5):
+    """Traces that fall by exp(-fall) in periods 1 and 3; bits that rise in four epochs of each
+    period and fall in the rest of it."""
+
+    def mean(key, name, p):
+        epoch = (p - 1) % 40 + 1 if p else 0  # of its period
+        if key == "fisher":
+            return math.exp(-fall * epoch / 40 * (not 40 < p <= 80))
+        bits = 1 + rise * min(epoch / 4, 1.0) - forgotten * max(epoch - 4, 0) / 36
+        return 90.0 if key == "accuracy" else bits
+
+    return mean
+
+
 def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3):
     """Losses that dip at step 64, from ``early`` doublings before it on, by ``first`` (layer -1,
     logits) and ``third`` (layer -3, of a lower level), and so many times as deep from softmax
@@ -451,6 +465,10 @@ PLANTS = {
     "revisiting_finding2": dict(
         yes=information(), reversed=lambda k, n, p: 90.0 if k == "accuracy" else 1 + p / 20,
         no=information(hump=0.0),
+    ),
+    "revisiting_finding2_clean": dict(
+        yes=new_data(), reversed=new_data(-3.0, -1.0, -0.5), no=new_data(0.0, 0.0, 0.0),
+        other=new_data(1.0), third=new_data(forgotten=0.0),
     ),
     "revisiting_finding3": dict(
         yes=lost(period_1=20, period_2=1), reversed=lost(period_1=-20),
