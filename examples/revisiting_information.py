@@ -286,7 +286,8 @@ def revisiting_finding2_clean(study):
             curves[y].append(Curve(net, *results.curve(key, name)))
         first, full, changed, end = results.at("fisher", name, [1, *(s + length for s in starts)]).T
         for period, ratio in ((1, log_ratio(first, full)), (3, log_ratio(changed, end))):
-            effects.append(Effect(f"log Tr F lost in period {period} ({net})", ratio, least=TENFOLD))
+            unit = f"log Tr F lost in period {period} ({net})"
+            effects.append(Effect(unit, ratio, least=TENFOLD))
         for period, start in enumerate(starts, 1):
             before, early, late = results.at(SHOWN, name, [start, start + tenth, start + length]).T
             changes = [("gained at the start", early - before), ("lost by the end", early - late)]
