@@ -50,7 +50,8 @@ def noise_images(x, y, generator):
     """Phase deficit: every image is replaced by white noise N(0, 1), drawn anew each epoch, under
     its true label.
 
-    Standardised images have mean 0 and variance 1 too. Achille et al.'s "sensory deprivation".
+    Standardised images have mean 0 and variance 1 too. Achille et al.'s "sensory deprivation", of
+    which they give no distribution: N(0, 1) is ours; a replication draws from [0, 1].
     """
     check_tensors(x=(x, "n ..."), y=(y, "int n"))
     return torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator), y

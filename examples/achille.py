@@ -41,7 +41,7 @@ class Config:
     clip: float | None = None
     bfloat16: bool = False  # compute in it
     # ---- achille_fisher, achille_layers
-    fisher_examples: int = 1000  # ours
+    fisher_examples: int = 1000  # ours; by random signs, in the paper by variational noise
 
 
 # quick settings: a constant learning rate, so that a late deficit is not also a deficit at a low

@@ -17,7 +17,7 @@ import achille
 
 @dataclass(frozen=True)
 class Config(achille.Config):
-    clean: int = 160  # epochs after the deficit
+    clean: int = 160  # epochs after the deficit; ours, as in the main job
     removals: tuple = (0, 10, 40, 100)  # end of the blur; the second is "sufficiently early"; ours
     largest: int = 5  # layer with the largest share without a deficit; ours: the middle of nine
 

@@ -34,7 +34,7 @@ class Config:
     linear_lr: float = 0.002
     momentum: float = 0.9  # not stated in the paper; in the authors' code
     batch_size: int = 128
-    last: int = 16  # measured at steps 0, 1, 2, 4 … 2^last; 256 epochs of 60,000 are 2^16.9 steps
+    last: int = 16  # measured at steps 0, 1, 2, … 2^last: 140 epochs of 60,000; the paper: 256
     linear_last: int = 16  # the same for fig1
     transfer_last: int = 16  # the same for fig6, fig7
     # "trained": deconvolution (its widths: ours), 30 epochs of Adam, and a trained probe; "linear":

@@ -122,7 +122,7 @@ def period_panel(study, net, period):
         claim=f"the Fisher trace surges while the deficit lasts (period {period})",
         effects=[rise, surge], gate=untrained(final[:, 0], study.classes),
         finding=f"{rise}; {surge} ({np.exp(surge.mean):.2g} times), {clean}; {lost}",
-        printed=PRINTED[net] * (period == 2),
+        printed=VANISHED * (period == 3 and net == "resnet") or PRINTED[net] * (period == 2),
         axes=[
             Axes(TRACE, trace, log=True, **spans), Axes(f"{BITS}, per logit", shown, **spans),
             Axes(f"{BITS}, other readings", readings, **spans, figure="readings"),
@@ -300,7 +300,7 @@ def revisiting_finding2_clean(study):
     spans = [[length, 2 * length]]
     axes = [Axes(y, drawn, log=y == TRACE, spans=spans) for y, drawn in curves.items()]
     return Panel(claim, effects, axes, untrained(correct, study.classes), headline=least(effects),
-                 printed=PRINTED["resnet"])
+                 printed=VANISHED)
 
 
 def revisiting_finding3(study):
@@ -326,9 +326,10 @@ def revisiting_finding3(study):
                  printed=f"ResNet-18: {PRINTED['resnet']}; VGG-16: {PRINTED['vgg']}")
 
 
+VANISHED = "after 200 normal epochs of ResNet-18: Tr F 0.0026, test accuracy 93.29 %"
 PERIODS = ("period 1", "period 2", "period 3")
 PRINTED = {  # of the paper
-    "resnet": "normal training 93.28 %, deficit in period 2: 93.26 %, Tr F falls to 0.0026",
+    "resnet": "normal training 93.28 %, deficit in period 2: 93.26 %",
     "vgg": "normal training 91.34 %, deficit in period 2: 91.46 %",
 }
 PANELS = [
