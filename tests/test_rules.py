@@ -183,7 +183,7 @@ def information(order=1, damage=20.0, hump=2.0):
     return mean
 
 
-def new_data(fall=3.0, rise=1.0, forgotten=0.5):
+def new_data(fall=4.0, rise=1.0, forgotten=0.5):
     """Traces that fall by exp(-fall) in periods 1 and 3; bits that rise in four epochs of each
     period and fall in the rest of it."""
 
@@ -467,7 +467,7 @@ PLANTS = {
         no=information(hump=0.0),
     ),
     "revisiting_finding2_clean": dict(
-        yes=new_data(), reversed=new_data(-3.0, -1.0, -0.5), no=new_data(0.0, 0.0, 0.0),
+        yes=new_data(), reversed=new_data(-4.0, -1.0, -0.5), no=new_data(0.0, 0.0, 0.0),
         other=new_data(1.0), third=new_data(forgotten=0.0),
     ),
     "revisiting_finding3": dict(
