@@ -10,8 +10,6 @@ achille_fraction asks which share of training may be blurred.
 import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 from dataclasses import dataclass
 
-import numpy as np
-
 from clp_min.deficits import images
 from clp_min.fisher import fisher_trace
 from clp_min.schedule import Phase, exponential, restart_learning_rate, sweep
