@@ -259,13 +259,15 @@ def trace(run, state, examples):
     return fisher_trace(state.model, x, "signs", generator=signs).total
 
 
-def first_steps(study, run, d):
-    """Log the trace at steps 1, 2, 4, … of the first epochs (blurred if d), trained once more."""
+def first_steps(study, run, name):
+    """Log the trace at the steps 1, 2, 4, … of a schedule's first epochs, trained once more."""
     c, epoch = study.config, -(-len(run.setup.x) // run.setup.batch_size)
     steps = {2**i for i in range((c.first * epoch).bit_length())}
-    schedule = [Phase(min(d, c.first), images(c.blur)), Phase(max(c.first - d, 0))]
-    for step, state, names in sweep(run.setup, {f"blur {d}, steps": schedule}, run.seed, at=steps):
-        study.log.add(run.seed, names, step, fisher=trace(run, state, c.fisher_examples))
+    for step, state, _ in sweep(run.setup, {name: run.schedules[name]}, run.seed, at=steps):
+        value = trace(run, state, c.fisher_examples)
+        study.log.add(run.seed, [f"{name}, steps"], step, fisher=value)
+        if step == max(steps):
+            break
 
 
 def main(argv=None):
@@ -274,6 +276,7 @@ def main(argv=None):
     ends = {d + c.clean for d in c.removals + c.restart_removals} | {c.peak, c.total}
     followed = {"matched"} | {f"blur {d}" for d in c.fisher_removals}
     followed &= set(plan) if study.wants(achille_fisher) else set()
+    resolved = followed & {"blur 0", f"blur {c.fisher_removals[-1]}"}  # their first epochs in steps
     for run, epoch, state, names in study.sweep(achille.prepare, plan):
         if epoch in ends:
             log.add(run.seed, names, epoch, accuracy=accuracy(state.model, *run.data.test))
@@ -281,9 +284,8 @@ def main(argv=None):
         if followed & set(names) and often:
             value = trace(run, state, c.fisher_examples)
             log.add(run.seed, followed & set(names), epoch, fisher=value)
-        for d in {0, max(c.fisher_removals)} if followed and epoch == 0 else ():
-            if f"blur {d}" in names:
-                first_steps(study, run, d)
+        for name in resolved & set(names) if epoch == 0 else ():
+            first_steps(study, run, name)
     changes = {"sharp": lambda x: x, "blurred": c.blur}
     sheet = data_sheet(achille.prepare(study, study.seeds[0])[0], changes, study.data)
     save(sheet, study.path(study.data).with_suffix(".png"))

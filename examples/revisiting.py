@@ -41,8 +41,8 @@ class Config:
 
 
 # constant rate and clipping as in the main job's quick settings; SGD without momentum needs more
-# rate; the stand-in of the VGG has no BatchNorm, which makes damage small (achille_choices); eight
-# batches of 125 are the training set, so their mean gradient is the full one
+# rate; the stand-in of the VGG is without BatchNorm, under which damage is small (achille_choices);
+# eight batches of 125 are the training set, so their mean gradient is the full one
 TEXTURES = dict(
     resnet=models.resnet, vgg=partial(models.small_cnn, init=models.kaiming_normal),
     deit=partial(DeiT, dim=32, heads=4, depth=2, hidden=32), augment=None,

@@ -350,7 +350,7 @@ def schedules(study):
     for p in (1, 2, 3):
         before, after = Phase((p - 1) * c.period), Phase((3 - p) * c.period)
         plan[f"period {p}"] = [before, Phase(c.period, blur), after]
-    if not study.wants(*(panel for panel in PANELS if panel is not revisiting_finding2_clean)):
+    if study.panels == [revisiting_finding2_clean]:
         return {"period 2": plan["period 2"]}
     if study.wants(revisiting_fig2):
         plan |= {f"first {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}

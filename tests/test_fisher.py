@@ -195,6 +195,7 @@ def test_fisher_trace__a_thousand_classes_in_bounded_memory():
 
 
 def test_fisher_trace__signs_vary_less_than_labels_when_confident():
+    torch.manual_seed(0)  # one net, whatever the seed of the draws: how much they vary is its own
     model, x = prepared(lambda: models.mlp((6,), 4, (16, 16), init=models.kaiming_normal), (40, 6))
     with torch.no_grad():
         model[-1].weight.mul_(40.0)
@@ -203,7 +204,7 @@ def test_fisher_trace__signs_vary_less_than_labels_when_confident():
         k: np.array(
             [
                 fisher_trace(model, x, k, generator=generator("cpu", SEED, k, i)).total
-                for i in range(240)
+                for i in range(60)
             ]
         )
         for k in ("sampled", "signs")
