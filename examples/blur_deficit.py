@@ -128,26 +128,31 @@ def achille_restart(study):
     """How much of the damage is the low learning rate that is left when the blur ends?
 
     The published rate decays every epoch, through the deficit too. Effect (damage beyond the
-    learning rate): points lost to the longest deficit when the rate is restarted after it, least 1.
-    Scope as achille_blur; no conclusion on other schedules of the rate.
+    learning rate): points lost to the longest deficit when the rate is restarted after it, against
+    a sharp run of the same total whose rate is restarted at the same epoch, least 1. Scope as
+    achille_blur; no conclusion on other schedules of the rate.
     """
     c = study.config
+    none, *deficits = c.restart_removals
     curves = []
-    for label, key in (("decay goes on", "decay"), ("rate restarted after the blur", "restart")):
-        names = [f"{key if d else 'decay'} {d}" for d in c.restart_removals]
+    for label, key in (("decay goes on", "decay"), ("rate restarted after the blur", "restart"),
+                       ("all sharp, rate restarted then", "matched restart")):
+        names = [f"decay {none}", *(f"{key} {d}" for d in deficits)]
         curves.append(Curve(label, c.restart_removals, study.results.final("accuracy", names)))
-    rule = dict(least=achille.POINT, step=study.step())
-    going_on, restarted = (
-        Effect(LOST, one.values[:, 0] - one.values[:, -1], **rule) for one in curves
+    decayed, restarted, sharp = (curve.values for curve in curves)
+    lost, alone, going_on = (
+        Effect(LOST, values, least=achille.POINT, step=study.step()) for values in
+        (sharp[:, -1] - restarted[:, -1], sharp[:, 0] - restarted[:, -1],
+         decayed[:, 0] - decayed[:, -1])
     )
     return Panel(
         claim=f"damage remains when the decayed learning rate (x{c.restart_decay} per epoch) is"
         " restarted",
-        effects=[restarted], axes=final_axes(curves),
-        gate=untrained(curves[0].values[:, 0], study.classes),
+        effects=[lost], axes=final_axes(curves), gate=untrained(decayed[:, 0], study.classes),
         caption=f"{after(c)}; rate x{c.restart_decay} per epoch",
-        finding=f"{c.restart_removals[-1]} blurred epochs: {restarted} with the rate"
-        f" restarted, {going_on} with the decay going on",
+        finding=f"{deficits[-1]} blurred epochs, rate restarted after them: {lost} against as many"
+        f" sharp ones with the same restart, {alone} against the {c.clean} sharp ones alone;"
+        f" {going_on} against these with the decay going on",
     )
 
 
@@ -246,6 +251,7 @@ def schedules(study):
             if d:
                 again = Phase(c.clean, lr=rate, event=restart_learning_rate)
                 plan[f"restart {d}"] = [Phase(d, blur, lr=rate), again]
+                plan[f"matched restart {d}"] = [Phase(d, lr=rate), again]
     if study.wants(achille_fraction):
         for d in (blurred(c, share) for share in (0.0, *c.fractions)):
             plan[f"until {d} of {c.total}"] = [Phase(d, blur), Phase(c.total - d)]

@@ -41,6 +41,7 @@ class Config(revisiting.Config):
     long_deficit: int = 50  # of a VGG: the net of fig4 is not stated; ours
     short_deficit: int = 25
     late_window: tuple = (50, 100)
+    late_epochs: int = 200  # of the runs that a late deficit is judged by
     # ---- measuring
     every: int = 1  # epochs between two snapshots of the VGG's long runs
     batches: int = 8  # per epoch, whose gradients are projected; ours
@@ -51,11 +52,11 @@ CONFIGS = revisiting.configs(
     Config,
     quick=dict(
         deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=240, other_epochs=40, deit_epochs=40,
-        long_deficit=120, short_deficit=80, late_window=(60, 180), every=8,
+        long_deficit=120, short_deficit=80, late_window=(40, 60), late_epochs=80, every=8,
     ),
     smoke=dict(
         epochs=8, other_epochs=4, deit_epochs=4, long_deficit=4, short_deficit=2,
-        late_window=(2, 6), batches=2, top=2, every=1,
+        late_window=(2, 4), late_epochs=6, batches=2, top=2, every=1,
     ),
 )
 NORMAL = "vgg normal"
@@ -161,31 +162,61 @@ def early_deficit(study, length):
 
 
 def revisiting_fig4c(study):
-    """VGG, a deficit of the same length after the critical period.
+    """VGG, a deficit after the critical period; against one of the same length at the start.
 
-    Effects: half of the points lost to fig4a's deficit of the same length minus those lost to this
-    one, least .5; the points of the former, least 1; and fig4a's two logarithms in the window.
-    Scope: the window of the settings may lie inside the critical period.
+    Effects: finding6's two; in the window, fig4a's two logarithms; its onset, log of the stochastic
+    gradient's mean norm in the window's first quarter over that in as many epochs before it, least
+    .1 ("sharply increased"); and the window's share of the epochs minus its share of the
+    accumulated effective gradient, least .05 ("slight increase").
     """
     c, results = study.config, study.results
     start, end = c.late_window
-    name, early = f"vgg deficit {start}-{end}", f"vgg deficit 0-{c.long_deficit}"
-    late_loss, early_loss = lost(study, name), lost(study, early, "points lost to an early one")
-    rule = dict(least=revisiting.POINT / 2, step=study.step() / 2)
-    spared = Effect("points (early / 2 - this)", early_loss.values / 2 - late_loss.values, **rule)
-    short = shortness(results, name, start, end - start)
-    axes = gradient_axes(results, [name, NORMAL], spans=[[start, end]])
+    normal, early, late = late_runs(c)
+    part = max((end - start) // 4, 1)
+    parts = [mean_norm(results, "stochastic", late, at, part) for at in (start, start - part)]
+    onset = Effect("log (stochastic gradient, onset / before)", log_ratio(*parts),
+                   least=revisiting.TENTH)
+    inside = results.curve("effective", late, start, end - 1)[1].sum(1)
+    share = inside / results.values("effective", late).sum(1)
+    slight = Effect("share of the epochs - of the accumulated gradient",
+                    (end - start) / c.late_epochs - share, least=0.05)
+    effects = [*spares(study), *shortness(results, late, start, end - start), onset, slight]
+    axes = gradient_axes(results, [late, normal], spans=[[start, end]])
     return Panel(
-        claim="a later deficit does little, and the effective gradient is short while it lasts",
-        effects=[spared, early_loss, *short], headline=late_loss, gate=normal_gate(study),
-        finding="; ".join(map(str, [late_loss, early_loss, spared, *short])),
-        axes=[*axes, lost_axes(study, [early, name])], printed=PRINTED_LATE,
+        claim="a later deficit does little, its stochastic gradient jumps, and the effective one"
+        " is short while it lasts",
+        effects=effects, headline=lost(study, late), gate=normal_gate(study, [normal]),
+        axes=[*axes, lost_axes(study, [early, late])], printed=PRINTED_LATE,
     )
+
+
+def late_runs(c):
+    """Names of a normal run, of one with an early deficit, and of one with a late deficit of the
+    same length; of the VGG's long runs where they have that many epochs."""
+    start, end = c.late_window
+    label = "vgg" if c.late_epochs == c.epochs else "vgg late"
+    windows = f"deficit 0-{end - start}", f"deficit {start}-{end}"
+    return [f"{label} {word}" for word in ("normal", *windows)]
+
+
+def spares(study):
+    """Effects: a quarter of the points lost to the early deficit minus those lost to the late one,
+    and the points lost to the former."""
+    _, early, late = late_runs(study.config)
+    loss = lost(study, early, "points lost to " + early[early.index("deficit"):])
+    spared = loss.values / 4 - lost(study, late).values
+    rule = dict(least=revisiting.POINT / 4, step=study.step() / 4)
+    return [Effect("points (early / 4 - late)", spared, **rule), loss]
+
+
+def normal_of(name):
+    """Name of the normal run beside a run with a deficit."""
+    return name.partition(" deficit")[0] + " normal"
 
 
 def lost(study, name, unit="points of accuracy lost"):
     """Effect: accuracy lost to a schedule, against normal training of the same length."""
-    normal, other = (study.results.final("accuracy", one) for one in (NORMAL, name))
+    normal, other = (study.results.final("accuracy", one) for one in (normal_of(name), name))
     return Effect(unit, normal - other, least=revisiting.POINT, step=study.step())
 
 
@@ -211,12 +242,13 @@ def shortness(results, name, start, length):
     share of the stochastic gradient against that at the same epochs. The first alone would also
     hold for any net that has trained for a while.
     """
-    at_start = mean_norm(results, "effective", NORMAL, 0, length)
+    normal = normal_of(name)
+    at_start = mean_norm(results, "effective", normal, 0, length)
     first = log_ratio(at_start, mean_norm(results, "effective", name, start, length))
     share_0, share = (
         mean_norm(results, "effective", run, start, length)
         / mean_norm(results, "stochastic", run, start, length)
-        for run in (NORMAL, name)
+        for run in (normal, name)
     )
     units = "start of normal training / then", "share of the stochastic gradient, normal / deficit"
     pairs = zip(units, (first, log_ratio(share_0, share)))
@@ -305,18 +337,17 @@ def revisiting_finding5(study):
 def revisiting_finding6(study):
     """Finding 6: a deficit after the critical period leaves no permanent impairment.
 
-    Effects: a quarter of the points lost to the early deficit of the same length minus those lost
-    to the late one, least .25; the points of the former, least 1. Scope as fig4c.
+    Effects: a quarter of the points lost to an early deficit of the same length minus those lost
+    to the late one, least .25; the points of the former, least 1.
     """
-    c = study.config
-    names = [f"vgg deficit {a}-{b}" for a, b in ((0, c.long_deficit), c.late_window)]
-    early, late = (lost(study, name, "points lost to " + name[4:]) for name in names)
-    rule = dict(least=revisiting.POINT / 4, step=study.step() / 4)
-    effect = Effect("points (early / 4 - late)", early.values / 4 - late.values, **rule)
-    claim = "a deficit after the critical period leaves no lasting damage"
-    finding = "; ".join(map(str, [effect, early, late]))
-    axes = [lost_axes(study, names)]
-    return Panel(claim, [effect, early], axes, normal_gate(study), finding, printed=PRINTED_LATE)
+    normal, *deficits = late_runs(study.config)
+    late = lost(study, deficits[1], "points lost to the late one")
+    effects = spares(study)
+    return Panel(
+        "a deficit after the critical period leaves no lasting damage", effects,
+        [lost_axes(study, deficits)], normal_gate(study, [normal]),
+        finding="; ".join(map(str, [*effects, late])), printed=PRINTED_LATE,
+    )
 
 
 # ---- what is drawn
@@ -325,7 +356,7 @@ def revisiting_finding6(study):
 def lost_axes(study, names):
     """Accuracy lost in several schedules, as bars."""
     values = np.stack([lost(study, name).values for name in names], 1)
-    labels = [name.removeprefix("vgg ") for name in names]
+    labels = [name[name.index("deficit"):] for name in names]
     return Axes("accuracy lost (points)", [Curve("drop", labels, values)], x="schedule", kind="bar")
 
 
@@ -335,8 +366,9 @@ def gradient_axes(results, names, spans=()):
     def curves(**keys):
         made = []
         for name in names:
-            style = "dashed" if name == NORMAL and len(names) == 2 else "line"
-            run = ("", name.removeprefix("vgg "), name.removesuffix(" normal"))[len(names) - 1]
+            style = "dashed" if name.endswith("normal") and len(names) == 2 else "line"
+            schedule = name.removeprefix("vgg ").removeprefix("late ")
+            run = ("", schedule, name.removesuffix(" normal"))[len(names) - 1]
             for key, label in keys.items():
                 x, values = results.curve(key.removesuffix("_sum"), name)
                 values = accumulated(values) if key.endswith("_sum") else values
@@ -375,17 +407,24 @@ def schedules(study):
     """label -> (name -> phases) of every sweep of a seed."""
     c, blur = study.config, images(study.config.blur)
 
-    def window(start, end):
-        return [Phase(start), Phase(end - start, blur), Phase(c.epochs - end)]
+    def runs(epochs, *windows):
+        deficits = {
+            f"deficit {a}-{b}": [Phase(a), Phase(b - a, blur), Phase(epochs - b)]
+            for a, b in windows
+        }
+        return {"normal": [Phase(epochs)]} | deficits
 
-    windows = (0, c.long_deficit), (0, c.short_deficit), c.late_window
+    (start, end), late = c.late_window, (revisiting_fig4c, revisiting_finding6)
     lengths = dict(vgg=c.other_epochs, resnet=c.other_epochs, deit=c.deit_epochs)
     normal = {net: {"normal": [Phase(length)]} for net, length in lengths.items()}
     others = dict(momentum=revisiting_fig6, nesterov=revisiting_fig7, adam=revisiting_fig8)
     plans = {}
-    if study.wants(*set(PANELS) - set(others.values())):
-        plans["vgg"] = {"normal": [Phase(c.epochs)]}
-        plans["vgg"] |= {f"deficit {a}-{b}": window(a, b) for a, b in windows}
+    if study.wants(*set(PANELS) - {*others.values(), *late}):
+        plans["vgg"] = runs(c.epochs, (0, c.long_deficit), (0, c.short_deficit))
+    if study.wants(*late):
+        label = late_runs(c)[0].removesuffix(" normal")
+        made = runs(c.late_epochs, (0, end - start), (start, end))
+        plans[label] = plans.get(label, {}) | made
     if study.wants(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction):
         plans |= {net: normal[net] for net in ("resnet", "deit")}
     for optimizer, panel in others.items():
@@ -403,7 +442,7 @@ def prepare(study, seed, label):
         "adam": (c.adam_lr, torch.optim.Adam),
     }
     own = (c.deit_lr if net == "deit" else c.lr, sgd)
-    return revisiting.prepare(study, seed, net, *(optimizers[other[0]] if other else own))
+    return revisiting.prepare(study, seed, net, *optimizers.get(" ".join(other), own))
 
 
 def distillation_loss(study, unit):

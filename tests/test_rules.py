@@ -145,10 +145,11 @@ def surge(size):
     return mean
 
 
-def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0):
+def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.0, tail=1.0):
     """Effective norms that fall by exp(-decline) in 100 epochs, twice as fast as stochastic ones,
-    and are a smaller share under deficits; the cosine; points lost to early and to late
-    deficits."""
+    and are a smaller share under deficits; the cosine; points lost to early and to late deficits;
+    how much the stochastic ones jump when a late one begins, and the effective ones when it
+    ends."""
 
     def mean(key, name, p):
         damaged = "deficit" in name
@@ -157,9 +158,11 @@ def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0):
         if key == "cosine":
             return cosine
         if key == "stochastic":
-            return 3 * math.exp(-decline * p / 200)
+            jump = onset if "deficit 40-" in name and p >= 40 else 1.0
+            return 3 * jump * math.exp(-decline * p / 200)
         short = share if damaged and key == "effective" else 1.0
-        return short * math.exp(-decline * p / 100)
+        after = tail if "deficit 40-" in name and p >= 60 else 1.0
+        return after * short * math.exp(-decline * p / 100)
 
     return mean
 
@@ -419,6 +422,9 @@ DECLINE = dict(yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0))
 EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0),
              other=gradients(decline=0.3))
 LATE = dict(yes=gradients(), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
+ONSET = dict(
+    other=gradients(onset=1.0), third=gradients(0.0, tail=1e-6), fourth=gradients(share=3.0)
+)
 PLANTS = {
     "achille_blur": BLUR, "achille_matched": BLUR, "achille_restart": BLUR,
     "achille_fisher": dict(yes=hump(), reversed=hump(-1.0), no=hump(0.0)),
@@ -480,7 +486,7 @@ PLANTS = {
         other=gradients(0.0),
     ),
     "revisiting_fig4a": EARLY, "revisiting_fig4b": EARLY, "revisiting_finding5": EARLY,
-    "revisiting_fig4c": LATE, "revisiting_finding6": LATE,
+    "revisiting_fig4c": LATE | ONSET, "revisiting_finding6": LATE,
     "revisiting_turning_point": dict(
         yes=turning(), no=turning(80, 20), other=turning(240), third=turning(80, 90, 0.0),
         fourth=turning(speed=0.5), fifth=turning(speed=2, same=0.5),
