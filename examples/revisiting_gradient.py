@@ -2,6 +2,7 @@
 4.3, 4.4 and B.3).
 
 fig3: normal training of VGG, ResNet and DeiT; fig4: with a deficit; fig6 to 8: other optimizers.
+At quick scale these nets meet label noise, so that the stochastic gradient has noise to end at.
 The paper projects on the vector to the mean of the ten snapshots with the best test accuracy; the
 projection on the full gradient, which that replaces, is shown next to it. Snapshots go to disk, so
 that memory stays bounded, and are measured when a unit's training is over. Findings 4 to 6 are rows
@@ -15,7 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from clp_min.deficits import images
+from clp_min.deficits import images, random_labels
 from clp_min.gradients import flat_parameters, gradient_norms, optimum
 from clp_min.models import parameter_count
 from clp_min.schedule import Phase, distinct_epochs, phase_at
@@ -38,6 +39,7 @@ class Config(revisiting.Config):
     epochs: int = 200  # of the VGG, with deficits and without
     other_epochs: int = 200  # of the other nets and optimizers, and of DeiT's teacher
     deit_epochs: int = 100
+    redrawn: float = 0.0  # share of the labels redrawn each epoch in fig3, fig6 to 8; ours
     long_deficit: int = 50  # of a VGG: the net of fig4 is not stated; ours
     short_deficit: int = 25
     late_window: tuple = (50, 100)
@@ -52,15 +54,15 @@ CONFIGS = revisiting.configs(
     Config,
     quick=dict(
         deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=240, other_epochs=40, deit_epochs=40,
+        redrawn=0.1,  # without augmentation the gradients of all examples vanish otherwise
         long_deficit=120, short_deficit=80, late_window=(40, 60), late_epochs=80, every=8,
     ),
     smoke=dict(
-        epochs=8, other_epochs=4, deit_epochs=4, long_deficit=4, short_deficit=2,
+        epochs=8, other_epochs=4, deit_epochs=4, redrawn=0.1, long_deficit=4, short_deficit=2,
         late_window=(2, 4), late_epochs=6, batches=2, top=2, every=1,
     ),
 )
 NORMAL = "vgg normal"
-THREE = (NORMAL, "resnet normal", "deit normal")
 HALVED = float(np.log(2))  # a norm that falls so much within the deficit; ours
 PRINTED_LATE = "0.17 points lost"
 PRINTED = "4.92 points lost to 25 epochs", "5.78 points lost to 50 epochs"
@@ -74,30 +76,33 @@ def revisiting_fig3(study):
 
     Effects for VGG, ResNet and DeiT, logs of the first quarter of the epochs over the last, least
     .1 (10 %) each: of the effective gradient's mean norm; and of its share of the stochastic one's
-    (any run that fits its training set passes the first). Scope: without augmentation, so the
-    gradients of all examples vanish in the end.
+    (any run that fits its training set passes the first). Scope: quick scale has no augmentation;
+    a share of the labels is redrawn each epoch instead (``redrawn``), in the gradients too.
     """
-    return decline_panel(study, THREE, "in normal training")
+    return decline_panel(study, under(study.config, "sgd"), "in normal training")
 
 
 def revisiting_fig6(study):
     """SGD with momentum 0.9. Rule and nets of fig3."""
-    return decline_panel(study, under("momentum"), "under momentum")
+    return decline_panel(study, under(study.config, "momentum"), "under momentum")
 
 
 def revisiting_fig7(study):
     """SGD with Nesterov's momentum. Rule and nets of fig3."""
-    return decline_panel(study, under("nesterov"), "under Nesterov's momentum")
+    return decline_panel(study, under(study.config, "nesterov"), "under Nesterov's momentum")
 
 
 def revisiting_fig8(study):
     """Adam. Rule and nets of fig3."""
-    return decline_panel(study, under("adam"), "under Adam")
+    return decline_panel(study, under(study.config, "adam"), "under Adam")
 
 
-def under(optimizer):
-    """Names of the three nets' runs under one of the other optimizers."""
-    return [f"{name.split()[0]} {optimizer} normal" for name in THREE]
+def under(c, optimizer):
+    """Names of the three nets' normal runs under an optimizer; the VGG's long one where it is the
+    same run."""
+    same = optimizer == "sgd" and not c.redrawn and c.epochs == c.other_epochs
+    names = [f"{net} {optimizer} normal" for net in ("vgg", "resnet", "deit")]
+    return [NORMAL, *names[1:]] if same else names
 
 
 def decline_panel(study, names, when):
@@ -262,17 +267,17 @@ def revisiting_finding4(study):
     the first quarter of the epochs brings, less a half, least .05 ("a rapid increase initially,
     followed by a plateau"). Scope as fig3.
     """
-    results = study.results
-    effects = [decline(results, name, "effective") for name in THREE]
-    effects += [decline(results, name, "effective", "stochastic") for name in THREE]
-    for name in THREE:
+    results, nets = study.results, under(study.config, "sgd")
+    effects = [decline(results, name, "effective") for name in nets]
+    effects += [decline(results, name, "effective", "stochastic") for name in nets]
+    for name in nets:
         total = accumulated(results.values("effective", name))
         early = total[:, max(total.shape[1] // 4, 1) - 1]
         effects.append(Effect(f"of the whole in the first quarter, less .5, {name}", early - 0.5,
                               least=0.05))
     return Panel(
         "the effective gradient is large in the first epochs and vanishes after them", effects,
-        gradient_axes(results, THREE), normal_gate(study, THREE), headline=least(effects[:3]),
+        gradient_axes(results, nets), normal_gate(study, nets), headline=least(effects[:3]),
     )
 
 
@@ -285,19 +290,19 @@ def revisiting_optimum_direction(study):
     the epochs before the first of the ten best, after which it points backwards by construction,
     least .1 (.01 would be certain and say nothing); and decline of the projection, as fig3.
     """
-    results = study.results
-    declines = [decline(results, name, "on_full") for name in THREE]
-    means = [before_the_best(results, name) for name in THREE]
-    cosines = [Effect(f"cosine, {name}", mean, least=0.1) for name, mean in zip(THREE, means)]
-    curves = [[Curve(n, *results.curve(key, n)) for n in THREE] for key in ("on_full", "cosine")]
+    results, nets = study.results, under(study.config, "sgd")
+    declines = [decline(results, name, "on_full") for name in nets]
+    means = [before_the_best(results, name) for name in nets]
+    cosines = [Effect(f"cosine, {name}", mean, least=0.1) for name, mean in zip(nets, means)]
+    curves = [[Curve(n, *results.curve(key, n)) for n in nets] for key in ("on_full", "cosine")]
     return Panel(
         claim="the way to the optimum is one of descent, and the projection on the full gradient"
         " declines",
-        effects=cosines + declines, headline=least(cosines), gate=normal_gate(study, THREE),
+        effects=cosines + declines, headline=least(cosines), gate=normal_gate(study, nets),
         axes=[
             Axes(PROJECTED, curves[0], log=True), Axes(COSINE, curves[1]),
             Axes("mean cosine before the best snapshots", [
-                Curve("mean", [name.removesuffix(" normal") for name in THREE], np.stack(means, 1))
+                Curve("mean", [name.split()[0] for name in nets], np.stack(means, 1))
             ], x="", kind="bar"),
         ],
     )
@@ -400,6 +405,12 @@ PANELS = [
     revisiting_finding5, revisiting_finding6,
 ]
 
+# the panels that need the three nets under an optimizer
+OPTIMIZERS = dict(
+    sgd=(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction),
+    momentum=(revisiting_fig6,), nesterov=(revisiting_fig7,), adam=(revisiting_fig8,),
+)
+
 # ---- what is trained
 
 
@@ -415,22 +426,27 @@ def schedules(study):
         return {"normal": [Phase(epochs)]} | deficits
 
     (start, end), late = c.late_window, (revisiting_fig4c, revisiting_finding6)
-    lengths = dict(vgg=c.other_epochs, resnet=c.other_epochs, deit=c.deit_epochs)
-    normal = {net: {"normal": [Phase(length)]} for net, length in lengths.items()}
-    others = dict(momentum=revisiting_fig6, nesterov=revisiting_fig7, adam=revisiting_fig8)
+    noise = partial(redrawn_labels, c.redrawn) if c.redrawn else None
     plans = {}
-    if study.wants(*set(PANELS) - {*others.values(), *late}):
+    if study.wants(revisiting_fig4a, revisiting_fig4b, revisiting_finding5):
         plans["vgg"] = runs(c.epochs, (0, c.long_deficit), (0, c.short_deficit))
     if study.wants(*late):
         label = late_runs(c)[0].removesuffix(" normal")
         made = runs(c.late_epochs, (0, end - start), (start, end))
         plans[label] = plans.get(label, {}) | made
-    if study.wants(revisiting_fig3, revisiting_finding4, revisiting_optimum_direction):
-        plans |= {net: normal[net] for net in ("resnet", "deit")}
-    for optimizer, panel in others.items():
-        if study.wants(panel):
-            plans |= {f"{net} {optimizer}": plan for net, plan in normal.items()}
+    for optimizer, panels in OPTIMIZERS.items():
+        for name in under(c, optimizer) if study.wants(*panels) else ():
+            label = name.removesuffix(" normal")
+            length = c.deit_epochs if label.startswith("deit") else c.other_epochs
+            plans[label] = plans.get(label, {}) | {"normal": [Phase(length, noise)]}
     return plans
+
+
+def redrawn_labels(fraction, x, y, generator):
+    """Phase deficit: about this share of the labels, anew each epoch, is that of another example,
+    drawn at random."""
+    noisy = torch.rand(len(y), device=y.device, generator=generator) < fraction
+    return x, torch.where(noisy, random_labels(y, generator), y)
 
 
 def prepare(study, seed, label):
@@ -446,8 +462,8 @@ def prepare(study, seed, label):
 
 
 def distillation_loss(study, unit):
-    """DeiT's loss, from a teacher: the VGG after ``other_epochs`` of normal training, as a VGG of
-    the study has it at that epoch; trained here, so that units stay independent."""
+    """DeiT's loss, from a teacher: the VGG after ``other_epochs`` on true labels, as a VGG of the
+    study has it at that epoch; trained here, so that units stay independent."""
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
     name, epochs = f"{unit.label} teacher", study.config.other_epochs
     teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
