@@ -58,7 +58,7 @@ def test_models__logits_have_the_right_shape():
 
 
 def test_models__kaiming_normal_scales_with_fan_in():
-    model = models.mlp((400,), 10, (300, 200), init=models.kaiming_normal)
+    model = models.mlp((400,), 20, (300, 200), init=models.kaiming_normal)
     for layer, variance in zip([model[1], model[3], model[5]], (2 / 400, 2 / 300, 1 / 200)):
         squares = layer.weight.detach().square().flatten()
         assert_mean(squares, variance, detects=0.25 * variance)
