@@ -60,9 +60,9 @@ POINT = 1.0  # points: above what one or two of 100 images make
 TENTH = 0.1  # of a logarithm (a change by 10 %), and of a bit
 
 
-def configs(Config, quick, smoke):
+def configs(Config, quick, smoke, cifar10=None):
     """(data, scale) -> Config of one script: the shared settings and its own rows."""
-    sets = {"textures": TEXTURES | quick, "cifar10": CIFAR | quick}
+    sets = {"textures": TEXTURES | quick, "cifar10": CIFAR | quick | (cifar10 or {})}
     return scales(Config, sets, TINY | smoke, ["cifar10"])
 
 
