@@ -28,9 +28,10 @@ def phases_fig1(study):
     on other seeds) and rise after it, least .01 of the variance each; and phase (i): the share of
     the fall that an eighth of those steps brings, within .1. (A fall at a constant pace would bring
     an eighth, and looks flat on a logarithmic axis at any learning rate: a looser bound could not
-    fail.) The theory says that logits never rise in the linear model of the data, so this decides
-    for real inputs. Beside it logits that are not standardised, in which their size tells. Scope:
-    this set and rate.
+    fail.) And accuracy grows throughout: points gained after ``linear_least``, while the loss
+    rises, least 1. The theory says that logits never rise in the linear model of the data, so this
+    decides for real inputs. Beside it logits that are not standardised, in which their size tells.
+    Scope: this set and rate.
     """
     keys = {"loss": "from the logits", "loss_raw": "from logits as they are, with noise"}
     place = study.config.linear_least
@@ -41,9 +42,18 @@ def phases_fig1(study):
     constant = Effect(f"of the fall by step {eighth}", early / np.maximum(fall, phases.LEAST),
                       within=0.1)
     claim = "reconstruction from a linear classifier is constant at first, falls, then rises"
-    gate = trained_gate(study, "linear")
-    return Panel(claim, [*dips["loss"], constant], axes, gate, f"{found}; {constant}",
+    grown = learned_after(study, "linear", place)
+    effects, gate = [*dips["loss"], constant, grown], trained_gate(study, "linear")
+    return Panel(claim, effects, axes, gate, f"{found}; {constant}; {grown}",
                  headline=dips["loss"][1])
+
+
+def learned_after(study, name, place):
+    """Effect: points of accuracy gained from a step to the end."""
+    accuracy = Curve(*phases.curve("accuracy", study.results, "accuracy", name))
+    gained = -phases.around(accuracy, place)[1]
+    return Effect(f"points of accuracy after step {place}", gained, least=phases.POINT,
+                  step=study.step())
 
 
 def phases_footnote1(study):
@@ -72,11 +82,14 @@ def phases_fig2(study):
     Effects: fall of the loss at layer -1 to its least step and rise after it, over 1 - that least
     loss, least .05 each; how much larger both are than those of layer -3, least .05; and how much
     less layer -3 loses of the input at its best than layer -1, least .01 of the variance ("overall
-    less" towards the input). Places ``net_least`` of the settings.
+    less" towards the input); and, as in fig1, points of accuracy gained after layer -1's least
+    loss, least 1. Places ``net_least`` of the settings. Beside it outputs that are not
+    standardised.
     """
     keys = {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}
+    keys["loss_raw"] = "layer -1 as it is, with noise"
     last, third = study.config.net_least
-    places = {"loss_1": last, "loss_2": last, "loss_3": third}
+    places = {"loss_1": last, "loss_2": last, "loss_3": third, "loss_raw": last}
     dips, found, axes = dips_of(study.results, "net", keys, places)
     best = {key: phases.at(curve, places[key]) for key, curve in zip(keys, axes[1].curves)}
     shares = {
@@ -93,6 +106,7 @@ def phases_fig2(study):
     ]
     effects.append(Effect("of the variance lost less at layer -3", best["loss_1"] - best["loss_3"],
                           least=phases.LEAST))
+    effects.append(learned_after(study, "net", last))
     claim = "the phases are plainest at the output and fade towards the input"
     said = "; ".join(map(str, effects))
     return Panel(claim, effects, axes, trained_gate(study, "net"), f"{said}; {found}",
@@ -205,6 +219,7 @@ def main(argv=None):
             values["loss_raw"] = loss(logits, test_logits, raw=True)
         else:
             values |= {f"loss_{-k}": loss(features[k], test_features[k]) for k in (-1, -2, -3)}
+            values["loss_raw"] = loss(features[-1], test_features[-1], raw=True)
             shares = class_shares(features[-2], y, run.data.classes)
             values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
             if step in histogram_steps(c):
