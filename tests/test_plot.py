@@ -137,3 +137,16 @@ def test_plot__importing_the_study_changes_no_backend():
         "assert [rows[k] for k in keys] == before and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_plot__a_label_keeps_its_colour_from_axes_to_axes():
+    lines = {name: Curve(name, [0, 1], np.ones((3, 2)) * i) for i, name in enumerate("abcd")}
+    rows = ["abc", "ca", "db", "aa"]
+    axes = [Axes(row, [lines[name] for name in row]) for row in rows]
+    effect = Effect("points", [1.0, 2.0, 1.5], least=1.0)
+    drawn = draw(Panel("a claim", [effect], axes)).subfigs[1].axes
+    colours = [[line.get_color() for line in place.lines if line.get_label() in "abcd"]
+               for place in drawn]
+    (a, b, c), second, (d, b_again), (one, other) = colours
+    assert second == [c, a] and b_again == b and one == a
+    assert len({a, b, c}) == 3 and d != b and one != other

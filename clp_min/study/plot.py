@@ -59,11 +59,12 @@ def draw(panel, figure=""):
         head, body, strip, foot = parts
         _draw_head(head, panel, width)
         places = body.subplots(rows, columns, squeeze=False).flat
+        colours = {}  # of labels: a curve keeps its colour from axes to axes
         for place, axes in zip_longest(places, chosen):
             if axes is None:  # one is left over
                 place.axis("off")
             else:
-                _draw_axes(place, axes)
+                _draw_axes(place, axes, colours)
         if effects:
             _draw_strip(strip.subplots(), effects)
         foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
@@ -79,7 +80,7 @@ def draw_alone(axes, note):
     with matplotlib.rc_context(STYLE):
         picture = Figure(figsize=(6.0, 4.0), layout="constrained")
         body, foot = picture.subfigures(2, 1, height_ratios=[1, 0.08])
-        _draw_axes(body.subplots(), axes)
+        _draw_axes(body.subplots(), axes, {})
         foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
         picture.draw_without_rendering()
     return picture
@@ -198,8 +199,11 @@ def _draw_strip(place, effects):
 # ---- one pair of axes
 
 
-def _draw_axes(place, axes):
-    {"line": _draw_lines, "bar": _draw_bars, "image": _draw_image}[axes.kind](place, axes)
+def _draw_axes(place, axes, colours):
+    if axes.kind == "line":
+        _draw_lines(place, axes, colours)
+    else:
+        {"bar": _draw_bars, "image": _draw_image}[axes.kind](place, axes)
     for span in axes.spans:
         place.axvspan(*span, color="0.5", alpha=0.12, linewidth=0)
     x = axes.x + " (log scale)" * axes.log_x
@@ -240,22 +244,27 @@ def _mean_and_error(curve):
     return curve.values.mean(0), error
 
 
-def _draw_lines(place, axes):
+def _draw_lines(place, axes, colours):
     """Curves with error bars, or with bands where there are many points.
 
-    A "points" curve has the colour of the curve before it and no entry in the legend. A curve that
+    A label has the number in ``colours`` that it had in earlier axes, else the first free one. A
+    "points" curve has the colour of the curve before it and no entry in the legend. A curve that
     lies on an earlier one is dashed, and the earlier one is drawn broad and pale below it.
     """
     from matplotlib.ticker import MaxNLocator
 
     drawn, near = [], 0.01 * np.ptp(_heights(axes.curves, axes.log))
+    taken = {colours[curve.label] for curve in axes.curves if curve.label in colours}
+    used, colour = [], COLOURS[0]
     for curve in axes.curves:
         mean, error = _mean_and_error(curve)
         if curve.style == "points":
-            colour = COLOURS[(len(drawn) - 1) % len(COLOURS)]
             place.errorbar(curve.x, mean, error, fmt="o", ms=3.5, capsize=2, color=colour)
             continue
-        colour = COLOURS[len(drawn) % len(COLOURS)]
+        free = min(set(range(len(used) + len(taken) + 1)) - {*used, *taken})
+        number = colours.setdefault(curve.label, free)
+        used.append(free if number in used else number)
+        colour = COLOURS[used[-1] % len(COLOURS)]
         heights, below = _heights([curve], axes.log), None
         for other, line in drawn:
             apart = np.inf
