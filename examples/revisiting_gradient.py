@@ -143,7 +143,10 @@ def revisiting_fig4a(study):
     its first quarter over that in its last, least log 2: it "rapidly decreases and converges"; and
     in as many epochs after the deficit as it lasted, in logarithms, least .1 each: how much shorter
     it is than at the start of normal training, and how much smaller a share of the stochastic one
-    than in it at those epochs. Scope: shorter than at the start is not "converged to 0".
+    than in it at those epochs. "The tallest green bar": log of the stochastic gradient when the
+    deficit ends over its largest at any other snapshot, least .1; "progress remains limited": the
+    share of the accumulated effective gradient that normal training gains in so many first epochs,
+    less what is gained in so many after the deficit, least .05.
     """
     return early_deficit(study, study.config.long_deficit)
 
@@ -160,10 +163,27 @@ def early_deficit(study, length):
         claim=f"{length} initial deficit epochs damage, and the effective gradient, short at their"
         " end, stays short after them",
         effects=[lost(study, name), falls(results, name, 0, length),
-                 *shortness(results, name, length, length)],
+                 *shortness(results, name, length, length), *after_deficit(results, name, length)],
         gate=normal_gate(study), printed=PRINTED[length == study.config.long_deficit],
         axes=gradient_axes(results, [name, NORMAL], spans=[[0, length]]),
     )
+
+
+def after_deficit(results, name, length):
+    """Effects: how tall the stochastic gradient is when the deficit ends, and how little is
+    accumulated after it."""
+    epochs, norms = results.curve("stochastic", name)
+    place = epochs.index(length)
+    tall = log_ratio(norms[:, place], np.delete(norms, place, 1).max(1))
+    early, late = (
+        results.curve("effective", run, start, start + length - 1)[1].sum(1)
+        / results.values("effective", run).sum(1)
+        for run, start in ((normal_of(name), 0), (name, length))
+    )
+    return [Effect("log (stochastic gradient after the deficit / elsewhere)", tall,
+                   least=revisiting.TENTH),
+            Effect("of the accumulated, normal start - after the deficit", early - late,
+                   least=0.05)]
 
 
 def revisiting_fig4c(study):
@@ -328,7 +348,8 @@ def revisiting_finding5(study):
         short = shortness(results, name, length, length)
         effects.append(lost(study, name, f"points lost to {length} epochs"))
         effects.append(falls(results, name, 0, length))
-        effects += [replace(e, unit=f"{e.unit}, {length} epochs") for e in short]
+        more = [*short, *after_deficit(results, name, length)]
+        effects += [replace(e, unit=f"{e.unit}, {length} epochs") for e in more]
         values = np.stack([effect.values for effect in short], 1)
         curves.append(Curve(f"{length} epochs", ["start / then", "share"], values))
     shorter = Axes("log, normal / deficit (positive: shorter)", curves, "", kind="bar")

@@ -145,11 +145,12 @@ def surge(size):
     return mean
 
 
-def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.0, tail=1.0):
+def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.0, tail=1.0,
+              tall=2.0):
     """Effective norms that fall by exp(-decline) in 100 epochs, twice as fast as stochastic ones,
     and are a smaller share under deficits; the cosine; points lost to early and to late deficits;
-    how much the stochastic ones jump when a late one begins, and the effective ones when it
-    ends."""
+    how much the stochastic ones jump when a late one begins, and the effective ones when it ends;
+    the stochastic ones' largest when an early one ends."""
 
     def mean(key, name, p):
         damaged = "deficit" in name
@@ -159,6 +160,8 @@ def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.
             return cosine
         if key == "stochastic":
             jump = onset if "deficit 40-" in name and p >= 40 else 1.0
+            if name.endswith(f"deficit 0-{p}"):
+                return 3 * tall
             return 3 * jump * math.exp(-decline * p / 200)
         short = share if damaged and key == "effective" else 1.0
         after = tail if "deficit 40-" in name and p >= 60 else 1.0
@@ -420,7 +423,7 @@ BLUR = dict(
 SURGE = dict(yes=surge(2.0), reversed=surge(-2.0), no=surge(0.0))
 DECLINE = dict(yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0))
 EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0),
-             other=gradients(decline=0.3))
+             other=gradients(decline=0.3), third=gradients(tall=0.5))
 LATE = dict(yes=gradients(), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
 ONSET = dict(
     other=gradients(onset=1.0), third=gradients(0.0, tail=1e-6), fourth=gradients(share=3.0)
