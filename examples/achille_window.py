@@ -2,7 +2,7 @@
 (Achille et al. 2018).
 
 After every window the same number of sharp epochs follows; each is compared with an all-sharp run
-of the same total length.
+of the same total length. achille_extent adds windows of half the length.
 """
 
 import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
@@ -43,7 +43,7 @@ def achille_window(study):
     least 1 each. The rate is the settings': where it decays, a late window is also one at a low
     rate. Scope: this set, net, rate and length of window.
     """
-    c, lost = study.config, lost_to_windows(study)  # (seeds, onsets)
+    c, lost = study.config, lost_to_windows(study, "window")  # (seeds, onsets)
     rule, most = dict(least=achille.POINT, step=study.step()), lost[:, c.onsets.index(c.peak)]
     fifth = (c.onsets[-1] + c.window + c.clean) / 5
     effects = [
@@ -68,27 +68,63 @@ def sharp_gate(study):
     return untrained(study.results.final("accuracy", "sharp"), study.classes)
 
 
-def lost_to_windows(study):
+def achille_extent(study):
+    """"The extent of the damage depends on when and how long" a deficit lasts.
+
+    Effects, paired by seed, least 1 each: points that a window costs more than one of half its
+    length, mean over the onsets (how long); that the half window costs more at the first onset than
+    at the last one (when; of the whole window achille_window says it); and how much more the other
+    half costs at the first onset than at the last (they do not just add). Scope as achille_window.
+    """
+    c, onsets = study.config, study.config.onsets
+    lost = {name: lost_to_windows(study, name) for name in ("window", "half")}
+    longer, rule = lost["window"] - lost["half"], dict(least=achille.POINT, step=study.step())
+    effects = [
+        Effect("points more than half as long a window", longer.mean(1), **rule),
+        Effect(f"points that a half window costs more at {onsets[0]} than at {onsets[-1]}",
+               lost["half"][:, 0] - lost["half"][:, -1], **rule),
+        Effect(f"points that the other half costs more at {onsets[0]} than at {onsets[-1]}",
+               longer[:, 0] - longer[:, -1], **rule),
+    ]
+    labels = {"window": f"{c.window} blurred epochs", "half": f"{c.window // 2} blurred epochs"}
+    return Panel(
+        "damage depends on when a deficit comes and how long it lasts", effects,
+        [Axes("accuracy lost (points)", [Curve(labels[k], onsets, lost[k]) for k in lost], ONSET)],
+        sharp_gate(study), caption=f"{c.clean} sharp epochs after every window",
+    )
+
+
+def lost_to_windows(study, name):
     """(seeds, onsets): accuracy lost to each window, against as many sharp epochs."""
     c, results = study.config, study.results
-    sharp = results.at("accuracy", "sharp", [t + c.window + c.clean for t in c.onsets])
-    return sharp - results.final("accuracy", [f"window {t}" for t in c.onsets])
+    sharp = results.at("accuracy", "sharp", [t + lengths(c)[name] + c.clean for t in c.onsets])
+    return sharp - results.final("accuracy", [f"{name} {t}" for t in c.onsets])
 
 
-PANELS = [achille_window]
+def lengths(c):
+    """Epochs of the windows, by their names."""
+    return {"window": c.window, "half": max(c.window // 2, 1)}
 
 
-def schedules(c):
+PANELS = [achille_window, achille_extent]
+
+
+def schedules(study):
     """name -> phases; what begins alike is trained once."""
-    blur = images(c.blur)
-    plan = {f"window {t}": [Phase(t), Phase(c.window, blur), Phase(c.clean)] for t in c.onsets}
+    c, blur = study.config, images(study.config.blur)
+    names = lengths(c) if study.wants(achille_extent) else ["window"]
+    plan = {
+        f"{name} {t}": [Phase(t), Phase(lengths(c)[name], blur), Phase(c.clean)]
+        for name in names for t in c.onsets
+    }
     return plan | {"sharp": [Phase(max(c.onsets) + c.window + c.clean)]}
 
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS)
-    ends = {t + study.config.window + study.config.clean for t in study.config.onsets}
-    achille.accuracy_at(study, schedules(study.config), ends)
+    c = study.config
+    ends = {t + length + c.clean for t in c.onsets for length in lengths(c).values()}
+    achille.accuracy_at(study, schedules(study), ends)
     study.finish()
 
 

@@ -434,6 +434,11 @@ PLANTS = {
     "achille_window": dict(
         yes=lost(window_0=30, window=2), reversed=lost(window_0=2, window=30), no=lost(window=20)
     ),
+    "achille_extent": dict(
+        yes=lost(window_0=40, window_60=4, window=10, half_0=20, half_60=2, half=5),
+        reversed=lost(window_0=1, window=2, half=9), no=lost(window=20, half=20),
+        other=lost(window=20, half=10), third=lost(half_0=20, window_0=30, window=15, half=5),
+    ),
     "achille_recovery": dict(
         yes=lost(blur_first=30, blur_later=1), no=lost(blur_first=0.1),
         reversed=lost(blur_first=-30), other=lost(blur_first=30, flip_first=30),
