@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from clp_min import models
-from clp_min.fisher import by_weight_layer, covariance_factor, per_example_fisher
+from clp_min.fisher import (
+    CHUNK_FLOATS, _chunk, by_weight_layer, covariance_factor, per_example_fisher,
+)
 from clp_min.seeding import generator
 
 import oracles
@@ -648,3 +650,10 @@ def test_fisher_trace__masks_of_every_parameter_and_a_hook_of_the_users():
     assert set(ours) == set(plain)
     for name, value in plain.items():
         assert_close(ours[name], value, EXACT, 1e-12)
+
+
+def test_chunk__outputs_of_the_first_convolution_of_one_image():
+    """Also of a single one with a single channel, and with other strides down than across."""
+    net = nn.Sequential(nn.Conv2d(1, 60, 1, stride=(2, 8)), nn.Flatten(), nn.Linear(60 * 64, 2))
+    assert _chunk(net, torch.zeros(1, 1, 32, 32)) == CHUNK_FLOATS // (60 * 16 * 4)
+    assert _chunk(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(1, 1, 2, 2)) == 1024

@@ -245,3 +245,10 @@ def test_reconstruction_loss__where_the_features_lie_does_not_matter(standardise
     moved = reconstruction_loss(features + 7, x, test_features + 7, test_x, standardise=standardise)
     assert plain < 0.01  # x is linear in the features, also where they lie two units off
     assert_close(moved, plain, 1e-6, 1e-9)
+
+
+def test_class_shares__a_negative_class_mean_counts_as_none():
+    features = torch.tensor([[-1.0], [3.0], [1.0]], dtype=torch.float64)
+    share, number = class_shares(features, torch.tensor([0, 1, 2]), 3)
+    assert share.tolist() == [0.75]
+    assert number.tolist() == pytest.approx([4 / 3**0.75])

@@ -377,3 +377,17 @@ def test_state_from_dict__another_optimizer_than_the_set_ups_is_refused():
     state.optimizer = torch.optim.Adam(state.model.parameters())
     with pytest.raises(ValueError, match="kind of net or optimizer"):
         state_from_dict(setup, state.to_dict())
+
+
+def test_fresh_state__one_example_goes_through_the_net():
+    class Counting(torch.nn.Flatten):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    seen = []
+    setup = Setup(Counting, torch.randn(8, 2), torch.arange(8) % 2, batch_size=4,
+                  optimizer=lambda parameters, lr, weight_decay: torch.optim.SGD(
+                      [torch.zeros(1, requires_grad=True)], lr))
+    fresh_state(setup, 0)
+    assert seen == [1]
