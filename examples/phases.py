@@ -73,10 +73,12 @@ SETS = {
         trained_on="textures", transfer_last=11,
     ),
     "fashion_mnist": REAL | dict(
-        linear_least=128, softmax_least=16, net_least=(64, 8), probe_best=0
+        linear_least=128, softmax_least=16, net_least=(64, 8), probe_best=128,
+        transfer_last=12,
     ),
     "mnist": REAL | dict(
-        linear_least=128, softmax_least=16, net_least=(128, 4), probe_best=1024
+        linear_least=128, softmax_least=16, net_least=(128, 4), probe_best=1024,
+        transfer_last=12,
     ),
     "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
     "cifar100": REAL | dict(train_size=5000, probe_best=1024),
