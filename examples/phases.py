@@ -61,7 +61,7 @@ SMALL = partial(models.small_cnn, widths=(8, 16, 32), norm=True)  # stands for b
 # smaller rates make the near-constant phase longer and the run too
 QUICK = dict(
     train_size=2000, side=None, net=models.resnet,
-    vgg=SMALL, vgg16=SMALL, lr=0.05, linear_lr=0.02,
+    vgg=SMALL, vgg16=partial(SMALL, pool=4), lr=0.05, linear_lr=0.02,
     momentum=0.0, last=10, linear_last=13, transfer_last=10, decoder="linear",
 )
 REAL = QUICK | dict(side=16)

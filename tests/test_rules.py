@@ -222,6 +222,14 @@ def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3, grows=2.0):
     return mean
 
 
+def zeros(vgg=0.8, resnet=0.01, grows=0.3):
+    """Shares of zeros in both nets, and by how much the largest class's share grows."""
+    return lambda key, name, p: {
+        "accuracy": 90.0, "zeros": vgg if name == "vgg16" else resnet,
+        "share": 0.1 + grows * math.log2(p + 1) / 10,
+    }[key]
+
+
 def probes(rise=20.0, fall=5.0, least=64, late=True):
     """A probe that gains to step 64 and loses after it; a loss that is least at a step; a
     classifier that is best at the end, or at the start."""
@@ -512,6 +520,10 @@ PLANTS = {
     ),
     "phases_fig4": dict(
         yes=reconstruction(), reversed=reconstruction(-0.09), no=reconstruction(0.0)
+    ),
+    "phases_zeros": dict(
+        yes=zeros(), reversed=zeros(0.2), no=zeros(0.5), other=zeros(resnet=0.4),
+        third=zeros(grows=0.0),
     ),
     "phases_fig6": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, 0.0)),
     "phases_fig7": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, -5.0)),
