@@ -81,7 +81,7 @@ SETS = {
         transfer_last=12,
     ),
     "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
-    "cifar100": REAL | dict(train_size=5000, probe_best=1024),
+    "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),  # seeds 0 and 1
 }
 TINY = dict(seeds=1, train_size=256, last=3, linear_last=3, transfer_last=3)
 CONFIGS = scales(Config, SETS, TINY, list(SETS)[1:])
