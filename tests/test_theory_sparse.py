@@ -234,4 +234,4 @@ def test_square_net_gap__has_no_value_without_a_weight():
 
 def test_two_layer_probabilities__logits_of_a_thousand():
     p = two_layer_probabilities(np.array([[50.0]]), np.array([[1000.0], [999.0]]), np.eye(1))
-    assert_close(p, [[1 / (1 + math.exp(-1)), 1 / (1 + math.e)]], EXACT)
+    assert_close(p, [[1 / (1 + np.exp(-1)), 1 / (1 + np.e)]], EXACT)
