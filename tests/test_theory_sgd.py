@@ -379,3 +379,8 @@ def test_gradient_floor__scales_with_smoothness_and_variance_until_it_diverges()
     for rate in (0.8, 1.0, np.array([0.1, 0.9])):
         with pytest.raises(ValueError, match="lr"):
             gradient_floor(rate, 2.5, 3.5)
+
+
+def test_mean_noise_along_gradient__of_no_gradient_is_nan_without_a_warning():
+    with np.errstate(all="raise"):
+        assert math.isnan(mean_noise_along_gradient(np.zeros(2), np.zeros(2), np.ones(2)))
