@@ -131,6 +131,7 @@ def test_panel__says_half_and_double_the_bounds_and_the_n_that_decides():
     assert never.details()["seeds_to_decide"] is None
     sure = Panel("", [spread(9.0, 1.0, least=1.5)], seeds=standard_seeds(8))
     assert sure.details() == {"half": "reproduced", "double": "reproduced"}
+    assert sure.seeds_to_decide() == 5  # fewer never give a verdict
 
 
 def test_panel__on_a_statement_agrees_or_disagrees():

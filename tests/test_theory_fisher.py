@@ -461,3 +461,8 @@ def test_separable_quantities__equal_sums_over_the_examples():
         (gradient**2).sum(),
     ]
     assert_close(separable_quantities(delta, l, d, k), expected, EXACT)
+
+
+def test_softmax_fisher_trace__a_probability_below_zero_is_refused():
+    with pytest.raises(ValueError, match="must be distributions"):
+        softmax_fisher_trace(np.ones((1, 2)), np.array([[-0.5, 1.5]]))

@@ -154,3 +154,13 @@ def test_convex_training__one_optimum_with_weight_decay_and_none_without():
         lengths.append(np.linalg.norm(b))
     assert all(q > p for p, q in zip(cosines, cosines[1:])) and cosines[-1] > 0.999
     assert all(q > p for p, q in zip(lengths, lengths[1:])) and np.linalg.norm(a - b) > 0.01
+
+
+def test_two_stages__not_shrunk_a_feature_of_one_example_is_kept():
+    """One example with both features, then one with the second alone: warm starting (and shrinking
+    by 1) knows the first feature of the first example and memorises the second."""
+    has = np.array([[1, 0], [0, 1]], bool)
+    for arm in ("warm", "shrink"):
+        learned, memorised, new = two_stages(has, 1, arm, enough=1, needed=1, keep=1.0)
+        assert learned.all() and new == 1 and not memorised.any(), arm
+    assert two_stages(has, 1, "shrink", enough=1, needed=1, keep=0.5)[2] == 2
