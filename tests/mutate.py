@@ -161,8 +161,8 @@ def judged(place, folder, limit):
                      f".{user} import" in p.read_text() for user in users))]
     own, found = [str(p) for p in naming if p.exists()], "survived"
     rest = [str(p) for p in importing if str(p) not in own]
-    for more in ([*own, "-k", f"{word}__"], own, rest):
-        code = tested(folder, more, limit) if more and own else 5
+    for more in ([*own, "-k", f"{word}__"] if own else [], own, rest):
+        code = tested(folder, more, limit) if more else 5
         if code in (1, 2, None):
             found = {1: "killed", 2: "import", None: "time-out"}[code]
             break
