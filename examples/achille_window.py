@@ -74,7 +74,8 @@ def achille_extent(study):
     Effects, paired by seed, least 1 each: points that a window costs more than one of half its
     length, mean over the onsets (how long); that the half window costs more at the first onset than
     at the last one (when; of the whole window achille_window says it); and how much more the other
-    half costs at the first onset than at the last (they do not just add). Scope as achille_window.
+    half costs at the first onset than at the last ("when" and "how long" do not just add up). Scope
+    as achille_window.
     """
     c, onsets = study.config, study.config.onsets
     lost = {name: lost_to_windows(study, name) for name in ("window", "half")}
@@ -86,7 +87,7 @@ def achille_extent(study):
         Effect(f"points that the other half costs more at {onsets[0]} than at {onsets[-1]}",
                longer[:, 0] - longer[:, -1], **rule),
     ]
-    labels = {"window": f"{c.window} blurred epochs", "half": f"{c.window // 2} blurred epochs"}
+    labels = {name: f"{length} blurred epochs" for name, length in lengths(c).items()}
     return Panel(
         "damage depends on when a deficit comes and how long it lasts", effects,
         [Axes("accuracy lost (points)", [Curve(labels[k], onsets, lost[k]) for k in lost], ONSET)],

@@ -29,7 +29,7 @@ class Config:
     linear: Callable = models.linear_softmax
     net: Callable = models.resnet10  # phases_fig2, fig4, fig6
     vgg: Callable = partial(models.vgg, depth=11)  # phases_fig7; fig2 with --net vgg
-    vgg16: Callable = partial(models.vgg, depth=16)  # fig4 with --net vgg16, the net of its text
+    vgg16: Callable = partial(models.vgg, depth=16)  # zeros; fig4 with --net vgg16
     lr: float = 0.002
     linear_lr: float = 0.002
     momentum: float = 0.9  # not stated in the paper; in the authors' code
@@ -44,7 +44,7 @@ class Config:
     trained_on: str | None = None  # fig6: another set than the study's, which is probed then
     noise: float = 0.01  # variance of the noise in the raw reading of fig1; ours
     # ---- steps that the rules need; at paper scale the middle of the measured ones, else chosen on
-    # seeds 0 to 2 (0 to 5 for fig7 and the CIFAR pairs)
+    # seeds 0 to 2 (0 to 5 for fig7, 0 and 1 for CIFAR-100)
     linear_least: int = 256  # fig1: of the least reconstruction loss
     softmax_least: int = 256  # footnote 1: the same, from softmax outputs
     net_least: tuple = (256, 256)  # fig2: the same at layers -1 and -3
@@ -81,7 +81,7 @@ SETS = {
         transfer_last=12,
     ),
     "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
-    "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),  # seeds 0 and 1
+    "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),
 }
 TINY = dict(seeds=1, train_size=256, last=3, linear_last=3, transfer_last=3)
 CONFIGS = scales(Config, SETS, TINY, list(SETS)[1:])

@@ -179,17 +179,17 @@ def phases_zeros(study):
     a ResNet, which averages them, there is "no strong peak at 0", and yet "after a few iterations"
     attributes differ between classes.
 
-    Effects: share of zeros among the inputs of the last dense layer at the end, in a VGG less a
-    half, least .05; in the ResNet, within .1; and how much the largest class's share of an
-    attribute has grown in the ResNet by a sixteenth of the steps, least .05. Scope: at quick scale
-    the VGG is a small net of convolutions with BatchNorm, whose last map is read as it is.
+    Effects: share of exact zeros among the inputs of the last dense layer at the end, in a VGG less
+    a half, least .05; in the ResNet, within .1; and how much the largest class's share of an
+    attribute has grown in the ResNet by step 64, or a sixteenth of them, least .05. Scope: at quick
+    scale the VGG is a small net of convolutions with BatchNorm, whose last map is read as it is.
     """
     c, results = study.config, study.results
     nets = {"VGG": "vgg16", "ResNet": "net"}
     zeros = [Curve(*phases.curve(net, results, "zeros", name)) for net, name in nets.items()]
     share = Curve(*phases.curve("ResNet", results, "share", "net"))
     vgg, resnet = (curve.values[:, -1] for curve in zeros)
-    early = 2 ** max(c.last - 4, 0)
+    early = min(2 ** max(c.last - 4, 0), 64)
     effects = [
         Effect("of the VGG's inputs are 0, less a half", vgg - 0.5, least=phases.SHARE),
         Effect("of the ResNet's inputs are 0", resnet, within=2 * phases.SHARE),
@@ -253,9 +253,10 @@ def main(argv=None):
             values["loss_raw"] = loss(logits, test_logits, raw=True)
         else:
             values["zeros"] = float((features[-2] == 0).double().mean())
-        if run.label == "net":
+        if run.label == "net" and study.wants(phases_fig2):
             values |= {f"loss_{-k}": loss(features[k], test_features[k]) for k in (-1, -2, -3)}
             values["loss_raw"] = loss(features[-1], test_features[-1], raw=True)
+        if run.label == "net":
             shares = class_shares(features[-2], y, run.data.classes)
             values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
             if step in histogram_steps(c):

@@ -84,8 +84,8 @@ def phases_probe_peak(study):
 
     Steps are powers of two; the places are each seed's own, the first step within a point of the
     best (of the loss: within .01 of the variance). Effects: doublings from the least loss to the
-    probe's peak, within 2; from the probe's peak to the classifier's, in test accuracy, least 2;
-    and fig6's two, without which it has no peak: where ``probe_best`` is the first or the last
+    probe's peak, within 2; from the probe's peak to that of the classifier's test accuracy, least
+    2; and fig6's two, without which it has no peak: where ``probe_best`` is the first or the last
     measured step, one of them is 0. Scope as fig6; a frozen probe, no fine-tuning.
     """
     results, curves, places = study.results, [], []

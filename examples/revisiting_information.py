@@ -54,7 +54,7 @@ CONFIGS = revisiting.configs(
         period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50,
         informed=(1, 1), impaired=(2, 2), informed_2=(3, 3), highest=(1, 1),
     ),
-    cifar10=dict(period=100),  # as in the paper: the normal trace falls within the first
+    cifar10=dict(period=100, informed_2=(110, 110), highest=(10, 10)),  # as at paper scale
 )
 NETS = ("resnet", "vgg")
 SHOWN = "per_logit"  # the reading in the figures and verdicts; all are in the results

@@ -146,11 +146,11 @@ def surge(size):
 
 
 def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.0, tail=1.0,
-              tall=2.0):
-    """Effective norms that fall by exp(-decline) in 100 epochs, twice as fast as stochastic ones,
-    and are a smaller share under deficits; the cosine; points lost to early and to late deficits;
-    how much the stochastic ones jump when a late one begins, and the effective ones when it ends;
-    the stochastic ones' largest when an early one ends."""
+              tall=2.0, slower=2.0):
+    """Effective norms that fall by exp(-decline) in 100 epochs, ``slower`` times as fast as
+    stochastic ones, and are a smaller share under deficits; the cosine; points lost to early and to
+    late deficits; how much the stochastic ones jump when a late one begins, and the effective ones
+    when one ends; the stochastic ones' largest when an early one ends."""
 
     def mean(key, name, p):
         damaged = "deficit" in name
@@ -162,9 +162,9 @@ def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.
             jump = onset if "deficit 40-" in name and p >= 40 else 1.0
             if name.endswith(f"deficit 0-{p}"):
                 return 3 * tall
-            return 3 * jump * math.exp(-decline * p / 200)
+            return 3 * jump * math.exp(-decline * p / (100 * slower))
         short = share if damaged and key == "effective" else 1.0
-        after = tail if "deficit 40-" in name and p >= 60 else 1.0
+        after = tail if damaged and p >= int(name.split("-")[-1]) else 1.0
         return after * short * math.exp(-decline * p / 100)
 
     return mean
@@ -203,9 +203,10 @@ def new_data(fall=4.0, rise=1.0, forgotten=0.5):
     return mean
 
 
-def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3, grows=2.0):
+def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3, grows=2.0,
+                   level=0.6):
     """Losses that dip at step 64, from ``early`` doublings before it on, by ``first`` (layer -1,
-    logits) and ``third`` (layer -3, of a lower level), and so many times as deep from softmax
+    logits) and ``third`` (layer -3, of another ``level``), and so many times as deep from softmax
     outputs; points of accuracy that every doubling brings."""
 
     def mean(key, name, p):
@@ -216,8 +217,8 @@ def reconstruction(first=0.3, third=0.05, softmax=1.5, early=3, grows=2.0):
         if key == "number":
             return 10 - 2.5 * first * math.log2(p + 1)
         depth = third if key == "loss_3" else first * (softmax if "softmax" in key else 1)
-        level = 0.6 if key == "loss_3" else 0.9
-        return level - depth * max(0.0, 1 - abs(math.log2(p + 1) - 6) / early)
+        height = level if key == "loss_3" else 0.9
+        return height - depth * max(0.0, 1 - abs(math.log2(p + 1) - 6) / early)
 
     return mean
 
@@ -429,15 +430,20 @@ BLUR = dict(
     no=by_duration(lambda d: 0.0),
 )
 SURGE = dict(yes=surge(2.0), reversed=surge(-2.0), no=surge(0.0))
-DECLINE = dict(yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0))
+DECLINE = dict(
+    yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0), other=gradients(slower=1.0)
+)
 EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0),
-             other=gradients(decline=0.3), third=gradients(tall=0.5))
-LATE = dict(yes=gradients(), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
+             other=gradients(decline=0.3), third=gradients(tall=0.5), fourth=gradients(share=1.5),
+             fifth=gradients(tail=50.0))
+LATE = dict(yes=gradients(6.0), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
 ONSET = dict(
-    other=gradients(onset=1.0), third=gradients(0.0, tail=1e-6), fourth=gradients(share=3.0)
+    other=gradients(6.0, onset=1.0), third=gradients(0.0, tail=1e-6),
+    fourth=gradients(6.0, share=20.0), fifth=gradients(),
 )
 PLANTS = {
-    "achille_blur": BLUR, "achille_matched": BLUR, "achille_restart": BLUR,
+    "achille_blur": BLUR, "achille_matched": BLUR,
+    "achille_restart": BLUR | dict(other=lost(restart=20)),
     "achille_fisher": dict(yes=hump(), reversed=hump(-1.0), no=hump(0.0)),
     "achille_window": dict(
         yes=lost(window_0=30, window=2), reversed=lost(window_0=2, window=30), no=lost(window=20)
@@ -445,7 +451,9 @@ PLANTS = {
     "achille_extent": dict(
         yes=lost(window_0=40, window_60=4, window=10, half_0=20, half_60=2, half=5),
         reversed=lost(window_0=1, window=2, half=9), no=lost(window=20, half=20),
-        other=lost(window=20, half=10), third=lost(half_0=20, window_0=30, window=15, half=5),
+        other=lost(window=20, half=10),
+        fourth=lost(window_0=40, window_60=4, window=10, half=5),
+        third=lost(half_0=20, window_0=30, window=15, half=5),
     ),
     "achille_recovery": dict(
         yes=lost(blur_first=30, blur_later=1), no=lost(blur_first=0.1),
@@ -496,7 +504,8 @@ PLANTS = {
         yes=lost(period_1=20, period_2=1), reversed=lost(period_1=-20),
         no=lost(period_1=20, period_2=20),
     ),
-    **{f"revisiting_fig{p}": DECLINE for p in "3678"}, "revisiting_finding4": DECLINE,
+    **{f"revisiting_fig{p}": DECLINE for p in "3678"}, 
+    "revisiting_finding4": DECLINE | dict(third=gradients(0.3)),
     "revisiting_optimum_direction": dict(
         yes=gradients(), reversed=gradients(cosine=-0.5), no=gradients(cosine=0.0),
         other=gradients(0.0),
@@ -516,7 +525,7 @@ PLANTS = {
     ),
     "phases_fig2": dict(
         yes=reconstruction(), reversed=reconstruction(-0.3), no=reconstruction(0.1, 0.5),
-        other=reconstruction(grows=0.0),
+        other=reconstruction(grows=0.0), third=reconstruction(level=0.95),
     ),
     "phases_fig4": dict(
         yes=reconstruction(), reversed=reconstruction(-0.09), no=reconstruction(0.0)
@@ -528,7 +537,8 @@ PLANTS = {
     "phases_fig6": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, 0.0)),
     "phases_fig7": dict(yes=probes(), reversed=probes(-20.0), no=probes(20.0, -5.0)),
     "phases_probe_peak": dict(
-        yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False)
+        yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False),
+        fourth=probes(0.0),
     ),
     "sparse_fig1a": dict(
         yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),
@@ -725,3 +735,11 @@ def test_rules__exchangeable_noise_is_neither_reproduced_nor_reversed(name):
         words[panel(study_of(script, flat, 3.0, rng)).verdict] += 1
     assert words["reproduced"] <= 7 or name in ABSENT, words
     assert words["reversed"] <= 7, words
+
+
+def test_rules__places_lie_in_their_periods_whatever_the_set_and_scale():
+    for (data, scale), c in revisiting_information.CONFIGS.items():
+        for net in range(2):
+            assert c.period < c.informed_2[net] < 2 * c.period + 1, (data, scale)
+            assert 0 < c.highest[net] < c.period, (data, scale)
+            assert c.impaired[net] in c.durations and c.informed[net] <= c.durations[-1]
