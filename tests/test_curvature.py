@@ -310,3 +310,9 @@ def test_hessian_spectrum__one_step_from_one_start_is_a_rayleigh_quotient():
     v = v / v.norm()
     assert_close(values, (v @ hessian_product(model, x, y)(v)).view(1, 1), 1e-9)
     assert weights.tolist() == [[1.0]]
+
+
+def test_hessian_product__labels_begin_at_zero():
+    model = torch.nn.Linear(2, 3)
+    with pytest.raises(ValueError, match="labels from 0"):
+        hessian_product(model, torch.randn(4, 2), torch.tensor([0, -1, 2, 1]))

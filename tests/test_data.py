@@ -741,3 +741,18 @@ def test_synthetic__a_negative_noise_or_share_is_refused():
             synthetic.shapes(0, 20, 10, **wrong)
     with pytest.raises(ValueError, match="noise"):
         synthetic.textures(0, 20, 10, noise=-0.5)
+
+
+def test_dataset__a_channel_that_hardly_varies_is_standardised_above_the_floor():
+    """Deviation .015 lies above the floor of .01, .005 below it."""
+    for deviation, expected in ((0.015, 1.0), (0.005, 0.5)):
+        x = deviation * torch.tensor([1.0, -1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+        data = Dataset("flat", 2, (x, torch.tensor([0, 1])), (x, torch.tensor([0, 1])))
+        found = data.standardised().train[0].std(correction=0)
+        assert float(found) == pytest.approx(expected, rel=0.01)
+
+
+def test_clusters__a_negative_spread_is_refused_by_name():
+    for name in ("separation", "noise"):
+        with pytest.raises(ValueError, match=name):
+            synthetic.clusters(0, **{name: -0.5})

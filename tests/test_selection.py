@@ -288,3 +288,8 @@ def test_gradient_cosines__hold_in_float32_for_fitted_examples():
     assert float((found - exact).abs().max()) < 0.01 * float(exact.abs().max())
     with pytest.raises(ValueError, match="y must be an int64 tensor"):
         gradient_cosines(net, x.float(), y[:4], d.float())
+
+
+@pytest.mark.parametrize("select", [select_lowest, select_highest])
+def test_select__a_thousand_ties_go_to_the_earlier(select):
+    assert select(torch.zeros(1000), 300).tolist() == list(range(300))

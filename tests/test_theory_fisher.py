@@ -466,3 +466,9 @@ def test_separable_quantities__equal_sums_over_the_examples():
 def test_softmax_fisher_trace__a_probability_below_zero_is_refused():
     with pytest.raises(ValueError, match="must be distributions"):
         softmax_fisher_trace(np.ones((1, 2)), np.array([[-0.5, 1.5]]))
+
+
+def test_kl_divergence__what_does_not_sum_to_one_is_no_distribution():
+    for p, q in (([0.5, 0.6], [0.5, 0.5]), ([0.5, 0.5], [0.5, 0.4])):
+        with pytest.raises(ValueError, match="distributions"):
+            kl_divergence(np.array(p), np.array(q))

@@ -391,3 +391,17 @@ def test_fresh_state__one_example_goes_through_the_net():
                       [torch.zeros(1, requires_grad=True)], lr))
     fresh_state(setup, 0)
     assert seen == [1]
+
+
+def test_training_step__images_reach_the_net_channels_last_when_asked():
+    class Noting(torch.nn.Flatten):
+        def forward(self, x):
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(x)
+
+    seen, x = [], torch.randn(4, 3, 2, 2)
+    net = torch.nn.Sequential(Noting(), torch.nn.Linear(12, 2))
+    for asked in (False, True):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        training_step(net, optimizer, x, torch.arange(4) % 2, channels_last=asked)
+    assert seen == [False, True]
