@@ -164,3 +164,9 @@ def test_two_stages__not_shrunk_a_feature_of_one_example_is_kept():
         learned, memorised, new = two_stages(has, 1, arm, enough=1, needed=1, keep=1.0)
         assert learned.all() and new == 1 and not memorised.any(), arm
     assert two_stages(has, 1, "shrink", enough=1, needed=1, keep=0.5)[2] == 2
+
+
+def test_chance_to_fit__a_frequency_below_zero_is_refused():
+    for frequency in (-0.5, 1.5):
+        with pytest.raises(ValueError, match="frequencies"):
+            chance_to_fit(np.array([0.5, frequency]), np.array([True, True]), 1)
