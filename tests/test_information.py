@@ -202,3 +202,10 @@ def test_gaussian_binned_entropy__cells_against_the_normal_distribution():
     inner[0], inner[-1] = inner[0] + below, inner[-1] + above
     assert_close(cells(), inner, EXACT)
     assert_close(gaussian_binned_entropy(0.7, 8, -0.5, 1.5), -(inner * np.log2(inner)).sum(), EXACT)
+
+
+def test_binary_channel_information__an_error_above_one_is_refused():
+    for error in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="error"):
+            binary_channel_information(error)
+    assert binary_channel_information(1.0) == binary_channel_information(0.0) == 1.0
