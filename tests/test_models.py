@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clp_min import models
-from clp_min.transformer import Block, Tokens
+from clp_min.transformer import Block, DeiT, Tokens
 
 from adapters import training_step
 from compare import assert_mean
@@ -103,3 +103,23 @@ def test_models__one_real_step_at_paper_scale(name):
         second = float(torch.nn.functional.cross_entropy(model(x), y))
     assert 1.5 < first < 8 and second < first
     assert all((p != b).any() for p, b in zip(model.parameters(), before) if b.dim() > 1)
+
+
+def test_resnet__every_stage_after_the_first_halves_the_map():
+    seen = []
+    net = models.resnet((3, 16, 16), 10)
+    for module in net.modules():
+        if isinstance(module, models.BasicBlock):
+            module.register_forward_hook(lambda m, inputs, output: seen.append(output.shape[2:]))
+    net(torch.zeros(1, 3, 16, 16))
+    assert [tuple(size) for size in seen] == [(16, 16), (8, 8), (4, 4)]
+
+
+def test_deit__the_heads_read_the_first_two_tokens():
+    """A norm that puts i into token i tells which of them a head reads."""
+    net = DeiT((3, 8, 8), 10, patch=4, dim=16, heads=4, depth=1, hidden=8)
+    rows = torch.arange(6.0)[None, :, None].expand(2, 6, 16)  # token i holds i
+    net.norm.register_forward_hook(lambda m, inputs, output: rows)
+    for head, token in zip(net.both(torch.zeros(2, 3, 8, 8)), (0.0, 1.0)):
+        layer = net.distillation_head if token else net.class_head
+        assert torch.allclose(head, layer(torch.full((2, 16), token)))
