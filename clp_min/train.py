@@ -447,7 +447,8 @@ def batch_statistics(model, x):
     if not all(isinstance(module, _BatchNorm) for module in norms):
         raise ValueError("InstanceNorm with running statistics has none of a batch")
     handles = [m.register_forward_pre_hook(estimate, with_kwargs=True) for m in norms]
-    own(x)
+    if norms:
+        own(x)
     for handle in handles:
         handle.remove()
     return own

@@ -243,9 +243,10 @@ def main(argv=None):
     plans = {label: {"": phases.until_step(lasts[label], setup)} for label in labels}
     for run, step, state, names in study.sweep(prepare, plans, phases.steps(max(lasts.values()))):
         (x, y), (test_x, test_y) = run.data.train, run.data.test
-        features, test_features = (layer_features(state.model, images) for images in (x, test_x))
+        model = phases.as_trained(state.model, x)
+        features, test_features = (layer_features(model, images) for images in (x, test_x))
         loss = partial(phases.loss_of, study, (run.seed, step), x=x, test_x=test_x)
-        values = {"accuracy": accuracy(state.model, test_x, test_y)}
+        values = {"accuracy": accuracy(model, test_x, test_y)}
         if run.label == "linear":
             logits, test_logits = features[-1], test_features[-1]
             values["loss"] = loss(logits, test_logits)

@@ -4,13 +4,15 @@ the learning phases")
 A linear probe reads frozen layers at steps 0, 1, 2, 4 … of training on the original task. fig6:
 another data set, or classes that were held out; fig7: which colour channel is largest on average.
 probe_peak: the probe peaks where reconstruction of the original data is best, and before the
-classifier is.
+classifier is. fine_tuning: all weights are trained on the other task, not a probe alone.
 """
 
 import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
 import numpy as np
+from torch import nn
 
 from clp_min.reconstruction import layer_features
+from clp_min.schedule import Phase, sweep
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import untrained
 from clp_min.train import accuracy
@@ -88,15 +90,9 @@ def phases_probe_peak(study):
     2; and fig6's two, without which it has no peak: where ``probe_best`` is the first or the last
     measured step, one of them is 0. Scope as fig6; a frozen probe, no fine-tuning.
     """
-    results, curves, places = study.results, [], []
-    keys = (("probe_1", 1, phases.POINT, "probe"),
-            ("loss_1", -1, phases.LEAST, "reconstruction loss"),
-            ("accuracy", 1, phases.POINT, "classifier"))
-    for key, sign, near, label in keys:
-        _, x, values = phases.curve(label, results, key, "transfer")
-        height = sign * values
-        places.append((height >= height.max(1, keepdims=True) - near).argmax(1))
-        curves.append(Curve(label, x, share_of_range(values)))
+    results = study.results
+    keys = {"probe_1": "probe", "loss_1": "reconstruction loss", "accuracy": "classifier"}
+    places, curves = zip(*(place_of(results, key, label) for key, label in keys.items()))
     effects = [
         Effect("doublings (probe's peak after the least loss)", places[0] - places[1], within=2.0,
                step=1.0),
@@ -113,13 +109,45 @@ def phases_probe_peak(study):
     )
 
 
+def phases_fine_tuning(study):
+    """"Pre-training of classifiers that are later fine-tuned should stop well before the
+    performance is optimal for the pre-training task" (Introduction; shown with frozen nets alone).
+
+    From every measured step on all weights, with a new last layer, are trained for ``tuning``
+    epochs on the other data set; step 0 is training from scratch. Effects: doublings from the best
+    step for this to that of the classifier's own test accuracy, places as in probe_peak, least 2;
+    points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds) and lost
+    after it, least 1 each. Scope: one length of fine-tuning, the rate of the first training.
+    """
+    keys = {"accuracy_tuned": "fine-tuned, other task", "accuracy": "classifier, own task"}
+    tuned, own = (place_of(study.results, key, label)[0] for key, label in keys.items())
+    later = Effect("doublings (classifier's best after that for fine-tuning)", own - tuned,
+                   least=2.0, step=1.0)
+    curves = [Curve(*phases.curve(label, study.results, key, "transfer"))
+              for key, label in keys.items()]
+    effects = [later, *both_ways(study, "transfer", curves[0], study.config.tuned_best)]
+    claim = "a net is best for fine-tuning well before it is best at its own task"
+    axes = [Axes("test accuracy (%)", curves, **phases.STEP)]
+    return Panel(claim, effects, axes, own_gate(study, "transfer"), headline=effects[2],
+                 caption=f"{study.config.tuning} epochs of fine-tuning")
+
+
+def place_of(results, key, label):
+    """((seeds,) index of the first measured step close to each seed's best, Curve)."""
+    _, x, values = phases.curve(label, results, key, "transfer")
+    sign, near = (-1, phases.LEAST) if key == "loss_1" else (1, phases.POINT)
+    height = sign * values
+    place = (height >= height.max(1, keepdims=True) - near).argmax(1)
+    return place, Curve(label, x, share_of_range(values))
+
+
 def share_of_range(values):
     """Curves (seeds, points) moved and scaled so that their mean goes from 0 to 1."""
     mean = values.mean(0)
     return (values - mean.min()) / (np.ptp(mean) or 1.0)
 
 
-PANELS = [phases_fig6, phases_fig7, phases_probe_peak]
+PANELS = [phases_fig6, phases_fig7, phases_probe_peak, phases_fine_tuning]
 # the paper's
 PAIRS = dict(cifar100="cifar10", cifar10="cifar100", fashion_mnist="mnist", mnist="fashion_mnist")
 TO = "real data set of the probe in phases_fig6 (default: the paper's; shapes after textures)"
@@ -170,9 +198,27 @@ def pair_of_tasks(study, seed, task):
 def prepare(study, seed, task):
     """((own task, other task), Setup)."""
     own, other = pair_of_tasks(study, seed, task)
+    return (own, other), setup_of(study, task, own)
+
+
+def setup_of(study, task, data):
+    """How the task's net is trained on a data set."""
     default = "resnet" if task == "transfer" else "vgg"
     net = study.config.vgg if (study.arguments.net or default) == "vgg" else study.config.net
-    return (own, other), phases.prepare(study, own, net, study.config.lr)
+    return phases.prepare(study, data, net, study.config.lr)
+
+
+def fine_tuned(study, seed, model, other):
+    """Test accuracy on another set after training all weights on it, the last layer a new one."""
+
+    def take_body(setup, state):
+        head = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+        body = {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head}.")}
+        state.model.load_state_dict(body, strict=False)
+
+    plan = {"": [Phase(study.config.tuning, event=take_body)]}
+    *_, (_, state, _) = sweep(setup_of(study, "transfer", other), plan, seed)
+    return accuracy(state.model, *other.test)
 
 
 def main(argv=None):
@@ -181,24 +227,33 @@ def main(argv=None):
         raise ValueError(f"--class-colour is for --data shapes, got {study.data}")
     if own_set(study, study.seeds[0]).train[0].shape[1] == 1:
         study.leave_out(phases_fig7, f"needs colour images, and {study.data} has none")
-    wanted = {"transfer": (phases_fig6, phases_probe_peak), "channel": (phases_fig7,)}
+    wanted = {"transfer": (phases_fig6, phases_probe_peak, phases_fine_tuning),
+              "channel": (phases_fig7,)}
     tasks = [task for task, panels in wanted.items() if study.wants(*panels)]
     plans = {}
     for task in tasks:
         _, setup = prepare(study, study.seeds[0], task)
         plans[task] = {"": phases.until_step(study.config.transfer_last, setup)}
     at = phases.steps(study.config.transfer_last)
-    for run, step, state, names in study.sweep(prepare, plans, at):
+    tunes, besides = study.wants(phases_fine_tuning), {}
+    if tunes:
+        other = pair_of_tasks(study, study.seeds[0], "transfer")[1]
+        besides["transfer"] = setup_of(study, "transfer", other), study.config.tuning * len(at)
+    for run, step, state, names in study.sweep(prepare, plans, at, besides):
         own, other = run.data
         (x, y), (test_x, test_y) = other.train, other.test
-        features, test_features = (layer_features(state.model, images) for images in (x, test_x))
-        values = {"accuracy": accuracy(state.model, *own.test)}
+        model = phases.as_trained(state.model, own.train[0])
+        features, test_features = (layer_features(model, images) for images in (x, test_x))
+        values = {"accuracy": accuracy(model, *own.test)}
         for k in features:
             parts = features[k], y, test_features[k], test_y
             values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
         original, test_original = own.train[0], own.test[0]
-        parts = (layer_features(state.model, images)[-1] for images in (original, test_original))
+        parts = (layer_features(model, images)[-1] for images in (original, test_original))
         values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts, original, test_original)
+        if tunes and run.label == "transfer":
+            values["accuracy_tuned"] = fine_tuned(study, run.seed, state.model, other)
+            study.work.epochs_done += study.config.tuning
         study.log.add(run.seed, names, step, **values)
     study.finish()
 

@@ -7,7 +7,7 @@ impairment and the mutual information depend on the number of blurred epochs at 
 """
 
 import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from clp_min.schedule import Phase
 from clp_min.seeding import generator
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import least, log_ratio, saturation, untrained
-from clp_min.train import accuracy, current_data, predict
+from clp_min.train import accuracy, batch_statistics, current_data, predict
 
 import revisiting
 
@@ -57,6 +57,7 @@ CONFIGS = revisiting.configs(
     cifar10=dict(period=100, informed_2=(110, 110), highest=(10, 10)),  # as at paper scale
 )
 NETS = ("resnet", "vgg")
+STATISTICS = 2000  # examples of BatchNorm's statistics while measuring, of the current data; ours
 SHOWN = "per_logit"  # the reading in the figures and verdicts; all are in the results
 OTHERS = ("joint", "pooled", "per_class", "label", "label_shuffled")
 TRACE, BITS, LOST = "trace of the Fisher information", "I(X;T), bits", "accuracy lost (points)"
@@ -331,6 +332,39 @@ def revisiting_finding3(study):
                  printed=f"ResNet-18: {PRINTED['resnet']}; VGG-16: {PRINTED['vgg']}")
 
 
+def revisiting_settings(study):
+    """3.3: critical periods and the trace's dynamics "do not rely on any specific learning rate,
+    batch size, model structure, and datasets": half and twice the rate and the batch (VGG).
+
+    Effects for each of the four settings: log(Tr F / Tr F of the normal run at that epoch), mean
+    over a deficit in period 2, least .1; points lost to a deficit in period 1, least 1, and points
+    that it costs more than the one in period 2, least 1. Other nets and sets: fig1, fig5,
+    finding1. Scope: factors of 2, one at a time.
+    """
+    surges, damages, effects = [], [], []
+    for setting in SETTINGS:
+        name = f"vgg {setting}"
+        correct = study.results.final("accuracy", [f"{name} {p}" for p in ("normal", *PERIODS[:2])])
+        lost = correct[:, :1] - correct[:, 1:]
+        rule = dict(least=revisiting.POINT, step=study.step())
+        surges.append(log_surge(study, name, 2))
+        damages.append(lost)
+        effects += [
+            Effect(f"log ratio of Tr F, deficit / normal ({setting})", surges[-1],
+                   least=revisiting.TENTH),
+            Effect(f"points lost to period 1 ({setting})", lost[:, 0], **rule),
+            Effect(f"points more than period 2 ({setting})", lost[:, 0] - lost[:, 1], **rule),
+        ]
+    normal = [study.results.final("accuracy", f"vgg {setting} normal") for setting in SETTINGS]
+    x, damages = "what differs", np.stack(damages, 1)  # (seeds, settings, periods)
+    surged = Curve("period 2", list(SETTINGS), np.stack(surges, 1))
+    lost = [Curve(p, list(SETTINGS), damages[..., i]) for i, p in enumerate(PERIODS[:2])]
+    axes = [Axes("log(Tr F / normal training)", [surged], x, kind="bar"),
+            Axes(LOST, lost, x, kind="bar")]
+    claim = "the trace surges and the early deficit damages at other rates and batch sizes too"
+    return Panel(claim, effects, axes, untrained(normal, study.classes), headline=least(effects))
+
+
 VANISHED = "after 200 normal epochs of ResNet-18: Tr F 0.0026, test accuracy 93.29 %"
 PERIODS = ("period 1", "period 2", "period 3")
 PRINTED = {  # of the paper
@@ -341,21 +375,48 @@ PANELS = [
     revisiting_fig1a, revisiting_fig1b, revisiting_fig1c, revisiting_fig5a, revisiting_fig5b,
     revisiting_fig5c, revisiting_fig2,
     revisiting_finding1, revisiting_finding2, revisiting_finding2_clean, revisiting_finding3,
+    revisiting_settings,
 ]
+SETTINGS = {  # field of the set-up, factor
+    "rate / 2": ("lr", 0.5), "rate x 2": ("lr", 2), "batch / 2": ("batch_size", 0.5),
+    "batch x 2": ("batch_size", 2),
+}
 
 
-def schedules(study):
-    """name -> phases, for one net."""
-    c, blur = study.config, images(study.config.blur)
-    plan = {"normal": [Phase(3 * c.period)]}
+def prepare(study, seed, label):
+    """(Dataset, Setup) of one net, with one setting changed if the label names one."""
+    net, _, setting = label.partition(" ")
+    data, setup = revisiting.prepare(study, seed, net)
+    if setting:
+        field, factor = SETTINGS[setting]
+        value = getattr(setup, field)
+        setup = replace(setup, **{field: type(value)(value * factor)})
+    return data, setup
+
+
+def periods(c):
+    """name -> phases of the three periods."""
+    blur, plan = images(c.blur), {"normal": [Phase(3 * c.period)]}
     for p in (1, 2, 3):
         before, after = Phase((p - 1) * c.period), Phase((3 - p) * c.period)
         plan[f"period {p}"] = [before, Phase(c.period, blur), after]
-    if study.panels == [revisiting_finding2_clean]:
-        return {"period 2": plan["period 2"]}
-    if study.wants(revisiting_fig2):
-        plan |= {f"first {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}
     return plan
+
+
+def schedules(study):
+    """label -> name -> phases."""
+    c, plan, plans = study.config, periods(study.config), {}
+    if study.wants(revisiting_settings):
+        some = {name: plan[name] for name in ("normal", *PERIODS[:2])}
+        plans = {f"vgg {setting}": some for setting in SETTINGS}
+    if study.panels == [revisiting_settings]:
+        return plans
+    if study.panels == [revisiting_finding2_clean]:
+        plan = {"period 2": plan["period 2"]}
+    if study.wants(revisiting_fig2):
+        blur = images(c.blur)
+        plan |= {f"first {d}": [Phase(d, blur), Phase(c.recovery)] for d in c.durations}
+    return dict.fromkeys(NETS, plan) | plans
 
 
 def measure(study, setup, state):
@@ -364,10 +425,10 @@ def measure(study, setup, state):
     The shown reading also with logits rescaled to sd 1/2; trace and shown reading on clean data
     too. The label reading stands beside its value for shuffled labels.
     """
-    c, model = study.config, state.model
-    n = min(c.information_examples, len(setup.x))
+    c, n = study.config, min(study.config.information_examples, len(setup.x))
     g = generator(setup.x.device, state.seed, state.epoch, "information")
     (x, y), clean = current_data(setup, state, slice(n)), setup.x[:n]
+    model = batch_statistics(state.model, x[:STATISTICS])  # running ones lag behind a change
     t = predict(model, x)
     # as the data are
     values = {reading: binned_mutual_information(t, reading, y) for reading in READINGS[:4]}
@@ -384,19 +445,23 @@ def measure(study, setup, state):
 
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
-    c, plan = study.config, schedules(study)
-    ends = {sum(phase.epochs for phase in phases) for phases in plan.values()}
+    c, plans = study.config, schedules(study)
+    ends = {sum(phase.epochs for phase in phases) for plan in plans.values()
+            for phases in plan.values()}
     followed = {f"{net} {name}" for net in NETS for name in ("normal", *PERIODS)}
     followed |= {f"{net} first {c.durations[-1]}" for net in NETS}
-    plans = {net: plan for net in NETS}
-    for run, epoch, state, names in study.sweep(revisiting.prepare, plans):
+    for run, epoch, state, names in study.sweep(prepare, plans):
         values = {"accuracy": accuracy(state.model, *run.data.test)} if epoch in ends else {}
         often = epoch <= 3 * c.period or epoch % c.measure_every == 0
-        if followed & set(names) and often:
+        if run.label not in NETS:  # with another setting: the trace alone, in period 2
+            if c.period < epoch <= 2 * c.period:
+                values["fisher"] = measure(study, run.setup, state)["fisher"]
+        elif followed & set(names) and often:
             values |= measure(study, run.setup, state)
         if epoch == 0:  # fig2 begins with the untrained net
             x = c.blur(run.setup.x[: c.information_examples])
-            bits = binned_mutual_information(predict(state.model, x), SHOWN)
+            model = batch_statistics(state.model, x[:STATISTICS])
+            bits = binned_mutual_information(predict(model, x), SHOWN)
             values[f"{SHOWN}_blurred"] = bits
         study.log.add(run.seed, names, epoch, **values)
     study.finish()

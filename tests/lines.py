@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = {"clp_min": 4540, "theory": 600, "examples": 5390, "tests": 9900}  # solutions apart
+BUDGETS = {"clp_min": 4540, "theory": 600, "examples": 5460, "tests": 9920}  # solutions apart
 
 
 def docstring_lines(tree):

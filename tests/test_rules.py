@@ -91,7 +91,7 @@ def study_of(script, mean, noise=0.1, rng=None):
     config, powers = configs[data, "quick"], hasattr(script, "phases")
     if powers:  # a place inside, where a probe can fall
         config = replace(config, probe_best=64, colour_best=64, net_least=(64, 64), linear_least=64,
-                         softmax_least=64)
+                         softmax_least=64, tuned_best=64)
     places, alphas = STEPS if powers else list(range(310)), getattr(config, "alphas", None)
     results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
@@ -141,6 +141,17 @@ def surge(size):
     def mean(key, name, p):
         begun = p - 40 * (int(name[-1]) - 1) if "period" in name else 0
         return 90.0 if key == "accuracy" else math.exp(size * min(max(begun, 0) / 5, 1.0))
+
+    return mean
+
+
+def settings(size=2.0, first=20.0, second=1.0):
+    """Traces exp(size) times the normal ones in period 2; points lost to periods 1 and 2."""
+
+    def mean(key, name, p):
+        if key == "accuracy":
+            return 90.0 - {"period 1": first, "period 2": second}.get(name[-8:], 0.0)
+        return math.exp(size * name.endswith("period 2"))
 
     return mean
 
@@ -504,7 +515,11 @@ PLANTS = {
         yes=lost(period_1=20, period_2=1), reversed=lost(period_1=-20),
         no=lost(period_1=20, period_2=20),
     ),
-    **{f"revisiting_fig{p}": DECLINE for p in "3678"}, 
+    "revisiting_settings": dict(
+        yes=settings(), reversed=settings(-2.0), no=settings(0.0, 0.0, 0.0),
+        other=settings(second=20.0), third=settings(0.0), fourth=settings(first=0.0, second=-5.0),
+    ),
+    **{f"revisiting_fig{p}": DECLINE for p in "3678"},
     "revisiting_finding4": DECLINE | dict(third=gradients(0.3)),
     "revisiting_optimum_direction": dict(
         yes=gradients(), reversed=gradients(cosine=-0.5), no=gradients(cosine=0.0),
@@ -539,6 +554,9 @@ PLANTS = {
     "phases_probe_peak": dict(
         yes=probes(), no=probes(least=1), other=probes(20.0, 0.0), third=probes(late=False),
         fourth=probes(0.0),
+    ),
+    "phases_fine_tuning": dict(
+        yes=probes(), reversed=probes(late=False), no=probes(20.0, 0.0), other=probes(0.0),
     ),
     "sparse_fig1a": dict(
         yes=regimes(), reversed=regimes((-9.0, 10.0)), no=regimes((0.0, 0.0), (0.0, 0.0)),

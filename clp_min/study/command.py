@@ -175,13 +175,13 @@ class Study:
 
     # ---- training
 
-    def units(self, prepare, schedules, disk=0.0, before=None):
+    def units(self, prepare, schedules, disk=0.0, besides=None):
         """Yield this process's units (work.Unit) that are still to do; done when the
         next is asked for.
 
         prepare    (study, seed, label) -> (Dataset, Setup); without label if there is one net
         schedules  name -> phases; for several nets label -> (name -> phases)
-        disk, before: see work.Work
+        disk, besides: see work.Work
         """
         one_net = all(isinstance(phases, list) for phases in schedules.values())
         plans = {"": schedules} if one_net else schedules
@@ -195,19 +195,19 @@ class Study:
             if work.PARENT not in os.environ and self.lock is None:
                 own = self.folder / f"lock-{self.share[0]}of{self.share[1]}"
                 self.lock = locked(own, "wait for it, or give another --out")
-        self.work = work.Work(self, setups, plans, disk, before)
+        self.work = work.Work(self, setups, plans, disk, besides)
         for unit in self.work.todo():
             data, setup = prepared(unit.seed, unit.label)
             yield replace(unit, data=data, setup=setup)
 
-    def sweep(self, prepare, schedules, at=None):
+    def sweep(self, prepare, schedules, at=None, besides=None):
         """Train everything; yield (run, epoch, state, names) wherever something can be measured.
 
         ``run`` holds seed, label, data and setup; names are the schedules that pass
         through this point, with the label in front. See schedule.sweep for the rest,
         ``units`` for the arguments.
         """
-        for unit in self.units(prepare, schedules):
+        for unit in self.units(prepare, schedules, besides=besides):
             for point, state, names in self.work.trained(unit, at):
                 yield unit, point, state, names
 

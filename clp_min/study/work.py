@@ -60,11 +60,11 @@ class Work:
     """All units of a study, which of them are this process's, and how far it is.
 
     setups: label -> Setup of the first seed; plans: label -> its schedules (name -> phases); disk:
-    GB beside the checkpoints, for each process; before: label -> (Setup, epochs) of a net that the
-    units of that label train first.
+    GB beside the checkpoints, for each process; besides: label -> (Setup, epochs) of what the units
+    of that label train besides, a teacher or nets that are tuned.
     """
 
-    def __init__(self, study, setups, plans, disk=0.0, before=None):
+    def __init__(self, study, setups, plans, disk=0.0, besides=None):
         self.study, self.workers, self.stopping = study, [], False
         self.started, self.epochs_done, self.last_print = time.monotonic(), 0, 0.0
         # what an epoch costs, and what every unit costs
@@ -74,8 +74,8 @@ class Work:
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
         for i, unit in enumerate(self.units):
-            if before and unit.label in before:
-                setup, more = before[unit.label]
+            if besides and unit.label in besides:
+                setup, more = besides[unit.label]
                 costs[i] += flops_per_example(setup) * len(setup.x) * more
                 epochs[i] += more
                 alone += more * len(unit.schedules)
@@ -89,7 +89,7 @@ class Work:
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
         self._announce(sum(map(len, plans.values())), sum(epochs), alone, share, n)
         if study.arguments.dry_run:
-            _print_tree(plans, before or {})
+            _print_tree(plans, besides or {})
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
             if share == 0:  # said once
@@ -154,7 +154,7 @@ class Work:
     def trained(self, unit, at=None):
         """``sweep`` of a unit: its names come out with the label in front. Goes on after a kill."""
         file = re.sub(r"\W+", "-", f"{unit.key}-seed{unit.seed}") + ".pt"
-        before, checkpoint = self.epochs_done, self.study.folder / file
+        epoch, checkpoint = 0, self.study.folder / file
         on_record = dict(key=self.study.digest, measured=partial(self._measured, unit))
         stop = lambda: self.stopping  # noqa: E731
         run = sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint, stop=stop, **on_record)
@@ -164,7 +164,8 @@ class Work:
                 if self.study.arguments.save:
                     self._save_weights(unit, state, names, at)
                 if at is not None:
-                    self.epochs_done = before + state.epoch
+                    self.epochs_done += state.epoch - epoch
+                    epoch = state.epoch
                 elif point > 0 and not state.event:
                     self.epochs_done += 1
                 if any(worker.poll() for worker in self.workers) and not self.stopping:
@@ -293,15 +294,15 @@ def flops_per_example(setup):
     return counter.get_total_flops() / batch
 
 
-def _print_tree(plans, before):
+def _print_tree(plans, besides):
     """What is trained for one seed, a line for each net."""
     for label, schedules in plans.items():
         phases = [phase for one in schedules.values() for phase in one]
         capped = " at most, a rule ends phases before" * any(p.until is not None for p in phases)
-        teacher = f", {before[label][1]} of its teacher before" if label in before else ""
+        others = f", {besides[label][1]} of other nets besides" if label in besides else ""
         print(
             f"  {label or 'one net'}: {distinct_epochs(schedules)} epochs{capped} ("
-            f"{sum(p.epochs for p in phases)} without sharing{teacher}): {', '.join(schedules)}"
+            f"{sum(p.epochs for p in phases)} without sharing{others}): {', '.join(schedules)}"
         )
 
 
