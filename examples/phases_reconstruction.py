@@ -230,6 +230,32 @@ def prepare(study, seed, label):
     return data, phases.prepare(study, data, net, lr, loss)
 
 
+def measure(study, run, step, state):
+    """What the panels ask of one net at one step."""
+    (x, y), (test_x, test_y) = run.data.train, run.data.test
+    model = phases.as_trained(state.model, x)
+    features, test_features = (layer_features(model, images) for images in (x, test_x))
+    loss = partial(phases.loss_of, study, (run.seed, step), x=x, test_x=test_x)
+    values = {"accuracy": accuracy(model, test_x, test_y)}
+    if run.label == "linear":
+        logits, test_logits = features[-1], test_features[-1]
+        values["loss"] = loss(logits, test_logits)
+        values["loss_softmax"] = loss(logits.softmax(1), test_logits.softmax(1))
+        values["loss_raw"] = loss(logits, test_logits, raw=True)
+        return values
+    values["zeros"] = float((features[-2] == 0).double().mean())
+    if run.label == "net":
+        if study.wants(phases_fig2):
+            values |= {f"loss_{-k}": loss(features[k], test_features[k]) for k in (-1, -2, -3)}
+            values["loss_raw"] = loss(features[-1], test_features[-1], raw=True)
+        shares = class_shares(features[-2], y, run.data.classes)
+        values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
+        if step in histogram_steps(study.config):
+            found = class_histograms(features[-2][:, :3], y, run.data.classes)
+            values["histograms"] = found.tolist()
+    return values
+
+
 def main(argv=None):
     study = Study(__file__, PANELS, phases.CONFIGS, argv, OPTIONS)
     c = study.config
@@ -242,28 +268,7 @@ def main(argv=None):
     _, setup = prepare(study, study.seeds[0], labels[0])
     plans = {label: {"": phases.until_step(lasts[label], setup)} for label in labels}
     for run, step, state, names in study.sweep(prepare, plans, phases.steps(max(lasts.values()))):
-        (x, y), (test_x, test_y) = run.data.train, run.data.test
-        model = phases.as_trained(state.model, x)
-        features, test_features = (layer_features(model, images) for images in (x, test_x))
-        loss = partial(phases.loss_of, study, (run.seed, step), x=x, test_x=test_x)
-        values = {"accuracy": accuracy(model, test_x, test_y)}
-        if run.label == "linear":
-            logits, test_logits = features[-1], test_features[-1]
-            values["loss"] = loss(logits, test_logits)
-            values["loss_softmax"] = loss(logits.softmax(1), test_logits.softmax(1))
-            values["loss_raw"] = loss(logits, test_logits, raw=True)
-        else:
-            values["zeros"] = float((features[-2] == 0).double().mean())
-        if run.label == "net" and study.wants(phases_fig2):
-            values |= {f"loss_{-k}": loss(features[k], test_features[k]) for k in (-1, -2, -3)}
-            values["loss_raw"] = loss(features[-1], test_features[-1], raw=True)
-        if run.label == "net":
-            shares = class_shares(features[-2], y, run.data.classes)
-            values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
-            if step in histogram_steps(c):
-                found = class_histograms(features[-2][:, :3], y, run.data.classes)
-                values["histograms"] = found.tolist()
-        study.log.add(run.seed, names, step, **values)
+        study.log.add(run.seed, names, step, **measure(study, run, step, state))
     study.finish()
 
 

@@ -117,7 +117,7 @@ def phases_fine_tuning(study):
     epochs on the other data set; step 0 is training from scratch. Effects: doublings from the best
     step for this to that of the classifier's own test accuracy, places as in probe_peak, least 2;
     points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds) and lost
-    after it, least 1 each. Scope: one length of fine-tuning, the rate of the first training.
+    after it, least 1 each. Scope: one length of fine-tuning, from the rate of the first training.
     """
     keys = {"accuracy_tuned": "fine-tuned, other task", "accuracy": "classifier, own task"}
     tuned, own = (place_of(study.results, key, label)[0] for key, label in keys.items())
@@ -209,16 +209,34 @@ def setup_of(study, task, data):
 
 
 def fine_tuned(study, seed, model, other):
-    """Test accuracy on another set after training all weights on it, the last layer a new one."""
+    """Test accuracy on another set after training all weights on it, the last layer a new one; the
+    rate falls to 0 within the ``tuning`` epochs, so that where it stops does not tell."""
+    tuning = study.config.tuning
 
     def take_body(setup, state):
         head = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
         body = {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head}.")}
         state.model.load_state_dict(body, strict=False)
 
-    plan = {"": [Phase(study.config.tuning, event=take_body)]}
-    *_, (_, state, _) = sweep(setup_of(study, "transfer", other), plan, seed)
-    return accuracy(state.model, *other.test)
+    setup = setup_of(study, "transfer", other)
+    plan = {"": [Phase(tuning, lr=lambda t: setup.lr * (1 - t / tuning), event=take_body)]}
+    *_, (_, state, _) = sweep(setup, plan, seed)
+    return accuracy(phases.as_trained(state.model, setup.x), *other.test)
+
+
+def measure(study, run, step, state):
+    """Accuracy on both tasks, and what layer -1 keeps of the first task's images."""
+    own, other = run.data
+    model = phases.as_trained(state.model, own.train[0])
+    features, test_features = (layer_features(model, part[0]) for part in (other.train, other.test))
+    values = {"accuracy": accuracy(model, *own.test)}
+    for k in features:
+        parts = features[k], other.train[1], test_features[k], other.test[1]
+        values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
+    images = own.train[0], own.test[0]
+    parts = [layer_features(model, part)[-1] for part in images]
+    values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts, *images)
+    return values
 
 
 def main(argv=None):
@@ -240,19 +258,9 @@ def main(argv=None):
         other = pair_of_tasks(study, study.seeds[0], "transfer")[1]
         besides["transfer"] = setup_of(study, "transfer", other), study.config.tuning * len(at)
     for run, step, state, names in study.sweep(prepare, plans, at, besides):
-        own, other = run.data
-        (x, y), (test_x, test_y) = other.train, other.test
-        model = phases.as_trained(state.model, own.train[0])
-        features, test_features = (layer_features(model, images) for images in (x, test_x))
-        values = {"accuracy": accuracy(model, *own.test)}
-        for k in features:
-            parts = features[k], y, test_features[k], test_y
-            values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
-        original, test_original = own.train[0], own.test[0]
-        parts = (layer_features(model, images)[-1] for images in (original, test_original))
-        values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts, original, test_original)
+        values = measure(study, run, step, state)
         if tunes and run.label == "transfer":
-            values["accuracy_tuned"] = fine_tuned(study, run.seed, state.model, other)
+            values["accuracy_tuned"] = fine_tuned(study, run.seed, state.model, run.data[1])
             study.work.epochs_done += study.config.tuning
         study.log.add(run.seed, names, step, **values)
     study.finish()
