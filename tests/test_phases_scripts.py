@@ -40,7 +40,8 @@ def foreign_buffers(state):
 
 def study(**config):
     c = SimpleNamespace(decoder="linear", last=4, noise=0.01, **config)
-    return SimpleNamespace(config=c, wants=lambda *panels: True, arguments=SimpleNamespace(net=None))
+    arguments = SimpleNamespace(net=None)
+    return SimpleNamespace(config=c, wants=lambda *panels: True, arguments=arguments)
 
 
 def measured(script, data, setup, state):
