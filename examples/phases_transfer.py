@@ -116,8 +116,8 @@ def phases_fine_tuning(study):
     From every measured step on all weights, with a new last layer, are trained for ``tuning``
     epochs on the other data set; step 0 is training from scratch. Effects: doublings from the best
     step for this to that of the classifier's own test accuracy, places as in probe_peak, least 2;
-    points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds) and lost
-    after it, least 1 each. Scope: one length of fine-tuning, from the rate of the first training.
+    points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds, before the
+    last) and lost after it, least 1 each. Scope: one length of fine-tuning, from the rate of the first training.
     """
     keys = {"accuracy_tuned": "fine-tuned, other task", "accuracy": "classifier, own task"}
     tuned, own = (place_of(study.results, key, label)[0] for key, label in keys.items())
