@@ -83,9 +83,7 @@ SETS = {
         linear_least=128, softmax_least=16, net_least=(128, 32), probe_best=256,
         tuned_best=2048, transfer_last=12,
     ),
-    "cifar10": REAL | dict(
-        lr=0.01, last=13, transfer_last=13, linear_least=4, softmax_least=4, net_least=(8, 2),
-    ),
+    "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
     "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),
 }
 TINY = dict(seeds=1, train_size=256, last=3, linear_last=3, transfer_last=3, tuning=1)
