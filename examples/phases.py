@@ -72,7 +72,7 @@ GENERATOR = (("noise", 0.2), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
         generator=GENERATOR, linear_least=128, softmax_least=64, net_least=(64, 64),
-        probe_best=256, colour_best=16, tuned_best=1024,
+        probe_best=256, colour_best=8, tuned_best=1024,
         trained_on="textures", transfer_last=11,
     ),
     "fashion_mnist": REAL | dict(
