@@ -229,19 +229,15 @@ def class_shares(features, y, classes):
     """How much of each attribute belongs to one class ("learning phases", Fig. 4).
 
     features (n, attributes), y (n,) -> (share (attributes,), number (attributes,)): of the positive
-    class means the largest one's share of their sum, 1/classes to 1, and exp of the entropy of
-    all their shares, the effective number of classes, 1 to classes; nan for an attribute
-    without any.
+    class means the largest one's share of their sum, 1/classes to 1, and how many are at least half
+    of the largest, 1 to classes; nan for an attribute without any.
     """
     check_tensors(features=(features, "n attributes"), y=(y, "int n"))
     check_whole(1, classes=classes)
     means = torch.stack([features[y == c].mean(0) for c in range(classes)]).clamp(min=0)
-    total = means.sum(0)
-    shares = means / total.clamp(min=1e-12)
-    number = torch.special.entr(shares).sum(0).exp()
-    return tuple(
-        torch.where(total > 1e-12, one, torch.nan) for one in (shares.max(0).values, number)
-    )
+    total, largest = means.sum(0), means.max(0).values
+    found = largest / total.clamp(min=1e-12), (means >= largest / 2).sum(0).to(means.dtype)
+    return tuple(torch.where(total > 1e-12, one, torch.nan) for one in found)
 
 
 def class_histograms(features, y, classes, bins=12):

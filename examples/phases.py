@@ -68,7 +68,7 @@ QUICK = dict(
     momentum=0.0, last=10, linear_last=13, transfer_last=10, decoder="linear",
 )
 REAL = QUICK | dict(side=16)
-GENERATOR = (("noise", 0.2), ("colour", True), ("test_size", 1000))
+GENERATOR = (("noise", 0.05), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
         generator=GENERATOR, linear_least=128, softmax_least=64, net_least=(64, 64),

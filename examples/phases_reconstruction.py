@@ -84,7 +84,7 @@ def phases_fig2(study):
     less layer -3 loses of the input at its best than layer -1, least .01 of the variance ("overall
     less" towards the input); and, as in fig1, points of accuracy gained after layer -1's least
     loss, least 1. Places ``net_least`` of the settings. Beside it outputs that are not
-    standardised.
+    standardised, and how much of their fall an eighth of the steps brings (phase (i), as in fig1).
     """
     keys = {f"loss_{k}": f"layer -{k}" for k in (1, 2, 3)}
     keys["loss_raw"] = "layer -1 as it is, with noise"
@@ -107,8 +107,12 @@ def phases_fig2(study):
     effects.append(Effect("of the variance lost less at layer -3", best["loss_1"] - best["loss_3"],
                           least=phases.LEAST))
     effects.append(learned_after(study, "net", last))
+    raw, early = axes[1].curves[3], max(last // 8, 1)
+    fall = np.maximum(dips["loss_raw"][0].values, phases.LEAST)
+    flat = Effect(f"of the fall from layer -1 as it is by step {early}",
+                  (raw.values[:, 0] - phases.at(raw, early)) / fall)
     claim = "the phases are plainest at the output and fade towards the input"
-    said = "; ".join(map(str, effects))
+    said = "; ".join(map(str, [*effects, flat]))
     return Panel(claim, effects, axes, trained_gate(study, "net"), f"{said}; {found}",
                  headline=effects[1])
 
@@ -138,21 +142,24 @@ def dips_of(results, name, keys, places):
 def phases_fig4(study):
     """Inputs of the last dense layer: distribution of single attributes within each class.
 
-    The figure: attributes of the first seed, at step 0, in the middle and at the end. Effects, of
-    the shares of an attribute's positive class means, mean over attributes: growth of the largest,
-    least .05; and, since an attribute comes to belong to one or a few classes, log of half of the
-    classes over the effective number of them at the end (exp of the entropy), least .1. Scope: any
-    trained classifier may show it.
+    The figure: attributes of the ResNet of the first seed, at step 0, in the middle and at the end.
+    Effects, of an attribute's positive class means, mean over attributes, for the ResNet and the
+    VGG of phases_zeros: growth of the largest one's share, least .05; and, since an attribute
+    becomes "only large for samples of one or a few classes", how many are at least half of the
+    largest at the end, within 3. Scope: any trained classifier may show it.
     """
-    results = study.results
-    share = Curve(*phases.curve("largest share", results, "share", "net"))
-    number = Curve(*phases.curve("classes", results, "number", "net"))
-    few = log_ratio(np.full(len(number.values), study.classes / 2), number.values[:, -1])
-    effects = [
-        Effect("of the share of the largest class", share.values[:, -1] - share.values[:, 0],
-               least=phases.SHARE),
-        Effect("log (half of the classes / effective number)", few, least=0.1),
-    ]
+    results, effects, shares, numbers = study.results, [], [], []
+    nets = {"ResNet": "net", "VGG": "vgg16"}
+    if study.arguments.net:
+        nets = {study.arguments.net: "net"}
+    for net, name in nets.items():
+        shares.append(Curve(*phases.curve(net, results, "share", name)))
+        numbers.append(Curve(*phases.curve(net, results, "number", name)))
+        grown, last = shares[-1].values[:, -1] - shares[-1].values[:, 0], numbers[-1].values[:, -1]
+        effects += [
+            Effect(f"of the share of the largest class ({net})", grown, least=phases.SHARE),
+            Effect(f"classes for which an attribute is large ({net})", last, within=3.0),
+        ]
     places, found = results.points("histograms", "net"), results.values("histograms", "net")[0]
     # found: (steps, 3 attributes, classes, bins)
     images = [
@@ -166,11 +173,9 @@ def phases_fig4(study):
     return Panel(
         claim="each input attribute of the last layer comes to belong to one or a few classes",
         effects=effects, gate=trained_gate(study, "net"),
-        finding=f"share of the largest class: {share.values[:, 0].mean():.3f} at the start, grown"
-        f" by {effects[0]}; {number.values[:, -1].mean():.1f} of {study.classes} classes in effect"
-        " at the end",
-        axes=[Axes("share of the largest class", [share], **phases.STEP),
-              Axes("effective number of classes", [number], **phases.STEP), *images],
+        finding="; ".join(map(str, effects)),
+        axes=[Axes("share of the largest class", shares, **phases.STEP),
+              Axes("classes for which an attribute is large", numbers, **phases.STEP), *images],
     )
 
 
@@ -182,7 +187,8 @@ def phases_zeros(study):
     Effects: share of exact zeros among the inputs of the last dense layer at the end, in a VGG less
     a half, least .05; in the ResNet, within .1; and how much the largest class's share of an
     attribute has grown in the ResNet by step 64, or a sixteenth of them, least .05. Scope: at quick
-    scale the VGG is a small net of convolutions with BatchNorm, whose last map is read as it is.
+    scale the VGG is a small net of convolutions with BatchNorm, whose last map is read as it is, so
+    that about a half of it is 0 before training.
     """
     c, results = study.config, study.results
     nets = {"VGG": "vgg16", "ResNet": "net"}
@@ -244,12 +250,12 @@ def measure(study, run, step, state):
         values["loss_raw"] = loss(logits, test_logits, raw=True)
         return values
     values["zeros"] = float((features[-2] == 0).double().mean())
+    shares = class_shares(features[-2], y, run.data.classes)
+    values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
     if run.label == "net":
         if study.wants(phases_fig2):
             values |= {f"loss_{-k}": loss(features[k], test_features[k]) for k in (-1, -2, -3)}
             values["loss_raw"] = loss(features[-1], test_features[-1], raw=True)
-        shares = class_shares(features[-2], y, run.data.classes)
-        values |= {k: float(v.nanmean()) for k, v in zip(("share", "number"), shares)}
         if step in histogram_steps(study.config):
             found = class_histograms(features[-2][:, :3], y, run.data.classes)
             values["histograms"] = found.tolist()
@@ -261,7 +267,8 @@ def main(argv=None):
     c = study.config
     if study.arguments.net:
         study.leave_out(phases_zeros, "compares both nets: without --net")
-    wanted = {"linear": (phases_fig1, phases_footnote1), "vgg16": (phases_zeros,),
+    both = (phases_zeros,) if study.arguments.net else (phases_zeros, phases_fig4)
+    wanted = {"linear": (phases_fig1, phases_footnote1), "vgg16": both,
               "net": (phases_fig2, phases_fig4, phases_zeros)}
     lasts = {"linear": c.linear_last, "net": c.last, "vgg16": c.last}
     labels = [label for label, panels in wanted.items() if study.wants(*panels)]

@@ -85,13 +85,15 @@ def phases_probe_peak(study):
     original images (layer -1), and "well before" the classifier's own.
 
     Steps are powers of two; the places are each seed's own, the first step within a point of the
-    best (of the loss: within .01 of the variance). Effects: doublings from the least loss to the
-    probe's peak, within 2; from the probe's peak to that of the classifier's test accuracy, least
-    2; and fig6's two, without which it has no peak: where ``probe_best`` is the first or the last
-    measured step, one of them is 0. Scope as fig6; a frozen probe, no fine-tuning.
+    best (of the loss: within .01 of the variance; of outputs as they are, as in the paper: once
+    they are standardised a random net decodes well too). Effects: doublings from the least loss to
+    the probe's peak, within 2; from the probe's peak to that of the classifier's test accuracy,
+    least 2; and fig6's two, without which it has no peak: where ``probe_best`` is the first or the
+    last measured step, one of them is 0. Scope as fig6; a frozen probe, no fine-tuning.
     """
     results = study.results
-    keys = {"probe_1": "probe", "loss_1": "reconstruction loss", "accuracy": "classifier"}
+    keys = {"probe_1": "probe", "loss_raw": "reconstruction loss", "accuracy": "classifier",
+            "loss_1": "the loss from standardised outputs"}
     places, curves = zip(*(place_of(results, key, label) for key, label in keys.items()))
     effects = [
         Effect("doublings (probe's peak after the least loss)", places[0] - places[1], within=2.0,
@@ -117,7 +119,8 @@ def phases_fine_tuning(study):
     epochs on the other data set; step 0 is training from scratch. Effects: doublings from the best
     step for this to that of the classifier's own test accuracy, places as in probe_peak, least 2;
     points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds, before the
-    last) and lost after it, least 1 each. Scope: one length of fine-tuning, from the rate of the first training.
+    last) and lost after it, least 1 each. Scope: one length of fine-tuning, from the rate of the
+    first training.
     """
     keys = {"accuracy_tuned": "fine-tuned, other task", "accuracy": "classifier, own task"}
     tuned, own = (place_of(study.results, key, label)[0] for key, label in keys.items())
@@ -135,7 +138,7 @@ def phases_fine_tuning(study):
 def place_of(results, key, label):
     """((seeds,) index of the first measured step close to each seed's best, Curve)."""
     _, x, values = phases.curve(label, results, key, "transfer")
-    sign, near = (-1, phases.LEAST) if key == "loss_1" else (1, phases.POINT)
+    sign, near = (-1, phases.LEAST) if "loss" in key else (1, phases.POINT)
     height = sign * values
     place = (height >= height.max(1, keepdims=True) - near).argmax(1)
     return place, Curve(label, x, share_of_range(values))
@@ -235,7 +238,8 @@ def measure(study, run, step, state):
         values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
     images = own.train[0], own.test[0]
     parts = [layer_features(model, part)[-1] for part in images]
-    values["loss_1"] = phases.loss_of(study, (run.seed, step), *parts, *images)
+    for key, raw in (("loss_1", False), ("loss_raw", True)):
+        values[key] = phases.loss_of(study, (run.seed, step), *parts, *images, raw)
     return values
 
 

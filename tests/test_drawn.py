@@ -48,7 +48,7 @@ def made(script, panel, changed=None):
     data = next(data for data, scale in configs if scale == "quick")
     alphas = getattr(configs[data, "quick"], "alphas", None)
     results = MadeUp([0, 1, 2, 3], alphas, changed)
-    arguments = SimpleNamespace(to=None, held_out=False)
+    arguments = SimpleNamespace(to=None, held_out=False, net=None)
     study = SimpleNamespace(
         config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
         data=data, scale="quick", classes=10, step=lambda name=None, part="test": 0.05,

@@ -250,5 +250,11 @@ def test_reconstruction_loss__where_the_features_lie_does_not_matter(standardise
 def test_class_shares__a_negative_class_mean_counts_as_none():
     features = torch.tensor([[-1.0], [3.0], [1.0]], dtype=torch.float64)
     share, number = class_shares(features, torch.tensor([0, 1, 2]), 3)
-    assert share.tolist() == [0.75]
-    assert number.tolist() == pytest.approx([4 / 3**0.75])
+    assert share.tolist() == [0.75] and number.tolist() == [1]
+
+
+def test_class_shares__a_class_counts_from_half_of_the_largest_mean_on():
+    features = torch.tensor([[1.0, 2.0], [0.5, 0.99], [0.49, 1.01], [0.0, 2.0]])
+    share, number = class_shares(features, torch.arange(4), 4)
+    assert number.tolist() == [2, 3]
+    assert_close(share, [1 / 1.99, 2 / 6], 1e-6)

@@ -96,7 +96,7 @@ def study_of(script, mean, noise=0.1, rng=None):
     results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
         config=config, results=results, seeds=results.seeds, data=data, scale="quick", classes=10,
-        arguments=SimpleNamespace(to=None, held_out=False), sizes={data: {"used": 2000}},
+        arguments=SimpleNamespace(to=None, held_out=False, net=None), sizes={data: {"used": 2000}},
         step=lambda name=None, part="test": 0.05,
     )
 
@@ -512,7 +512,7 @@ PLANTS = {
         other=new_data(1.0), third=new_data(forgotten=0.0),
     ),
     "revisiting_finding3": dict(
-        yes=lost(period_1=20, period_2=1), reversed=lost(period_1=-20),
+        yes=lost(period_1=20, period_2=0.5), reversed=lost(period_1=-20),
         no=lost(period_1=20, period_2=20),
     ),
     "revisiting_settings": dict(
