@@ -156,7 +156,7 @@ def settings(size=2.0, first=20.0, second=1.0):
     return mean
 
 
-def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=1.0, onset=3.0, tail=1.0,
+def gradients(decline=3.0, share=0.5, cosine=0.5, early=20.0, late=0.5, onset=3.0, tail=1.0,
               tall=2.0, slower=2.0):
     """Effective norms that fall by exp(-decline) in 100 epochs, ``slower`` times as fast as
     stochastic ones, and are a smaller share under deficits; the cosine; points lost to early and to
@@ -445,8 +445,8 @@ DECLINE = dict(
     yes=gradients(), reversed=gradients(-3.0), no=gradients(0.0), other=gradients(slower=1.0)
 )
 EARLY = dict(yes=gradients(), reversed=gradients(early=-20.0), no=gradients(early=0.0),
-             other=gradients(decline=0.3), third=gradients(tall=0.5), fourth=gradients(share=1.5),
-             fifth=gradients(tail=50.0))
+             other=gradients(decline=0.3), third=gradients(tall=0.5), fifth=gradients(tail=50.0),
+             fourth=gradients(share=3.0, slower=1.0))
 LATE = dict(yes=gradients(6.0), reversed=gradients(late=40.0), no=gradients(early=0.0, late=0.0))
 ONSET = dict(
     other=gradients(6.0, onset=1.0), third=gradients(0.0, tail=1e-6),
