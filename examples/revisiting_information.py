@@ -47,8 +47,8 @@ CONFIGS = revisiting.configs(
     quick=dict(
         period=40, durations=(0, 5, 10, 20, 30, 40, 60, 80, 120), recovery=20, measure_every=5,
         fisher_examples=100, information_examples=500,
-        informed=(7, 3), impaired=(80, 120), informed_2=(46, 42),  # textures, seeds 0 to 2
-        highest=(6, 6),  # textures, seeds 0 to 3
+        informed=(8, 3), impaired=(60, 120), informed_2=(43, 42),  # textures, seeds 0 to 2
+        highest=(4, 6),  # textures, seeds 0 to 3, of the ResNet 0 to 2
     ),
     smoke=dict(
         period=2, durations=(0, 1, 2), recovery=2, fisher_examples=20, information_examples=50,

@@ -193,7 +193,7 @@ def information(order=1, damage=20.0, hump=2.0):
         if key == "fisher":
             return math.exp(0.02 * p)
         resnet = "resnet" in name
-        place = (46 if resnet else 42) if "period" in name else (7 if resnet else 3)
+        place = (43 if resnet else 42) if "period" in name else (8 if resnet else 3)
         place = place if order > 0 else 110
         return 4.0 - hump * min(abs(p - place) / 10, 1.0)
 
