@@ -71,7 +71,7 @@ REAL = QUICK | dict(side=16)
 GENERATOR = (("noise", 0.05), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
-        generator=GENERATOR, linear_least=128, softmax_least=64, net_least=(64, 64),
+        generator=GENERATOR, linear_least=64, softmax_least=8, net_least=(64, 128),
         probe_best=256, colour_best=8, tuned_best=1024,
         trained_on="textures", transfer_last=11,
     ),

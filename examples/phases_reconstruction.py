@@ -13,7 +13,7 @@ import numpy as np
 
 from clp_min.reconstruction import class_histograms, class_shares, layer_features
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
-from clp_min.study.panel import log_ratio, untrained
+from clp_min.study.panel import untrained
 from clp_min.train import accuracy, cross_entropy, hinge
 
 import phases
@@ -143,12 +143,13 @@ def phases_fig4(study):
     """Inputs of the last dense layer: distribution of single attributes within each class.
 
     The figure: attributes of the ResNet of the first seed, at step 0, in the middle and at the end.
-    Effects, of an attribute's positive class means, mean over attributes, for the ResNet and the
-    VGG of phases_zeros: growth of the largest one's share, least .05; and, since an attribute
-    becomes "only large for samples of one or a few classes", how many are at least half of the
-    largest at the end, within 3. Scope: any trained classifier may show it.
+    Effects, of an attribute's positive class means, mean over attributes: growth of the largest
+    one's share, least .05; and, since an attribute becomes "only large for samples of one or a few
+    classes", how many are at least half of the largest at the end, within 3. At paper scale for the
+    VGG too; its stand-in has an input for each place of its last map, where classes may be alike.
+    Scope: any trained classifier may show it.
     """
-    results, effects, shares, numbers = study.results, [], [], []
+    results, found, shares, numbers = study.results, [], [], []
     nets = {"ResNet": "net", "VGG": "vgg16"}
     if study.arguments.net:
         nets = {study.arguments.net: "net"}
@@ -156,24 +157,24 @@ def phases_fig4(study):
         shares.append(Curve(*phases.curve(net, results, "share", name)))
         numbers.append(Curve(*phases.curve(net, results, "number", name)))
         grown, last = shares[-1].values[:, -1] - shares[-1].values[:, 0], numbers[-1].values[:, -1]
-        effects += [
+        found += [
             Effect(f"of the share of the largest class ({net})", grown, least=phases.SHARE),
             Effect(f"classes for which an attribute is large ({net})", last, within=3.0),
         ]
-    places, found = results.points("histograms", "net"), results.values("histograms", "net")[0]
-    # found: (steps, 3 attributes, classes, bins)
+    places, of_one = results.points("histograms", "net"), results.values("histograms", "net")[0]
+    # of_one: (steps, 3 attributes, classes, bins)
     images = [
         Axes(f"attribute {i}, step {step}", [
-            Curve(f"class {k}", list(range(found.shape[3])), found[s : s + 1, i, k])
-            for k in range(found.shape[2])
+            Curve(f"class {k}", list(range(of_one.shape[3])), of_one[s : s + 1, i, k])
+            for k in range(of_one.shape[2])
         ], x="bin of its values", kind="image", figure="histograms")
-        for i in range(found.shape[1])
+        for i in range(of_one.shape[1])
         for s, step in list(enumerate(places))[:: max(len(places) // 2, 1)]
     ]
     return Panel(
         claim="each input attribute of the last layer comes to belong to one or a few classes",
-        effects=effects, gate=trained_gate(study, "net"),
-        finding="; ".join(map(str, effects)),
+        effects=found if study.scale == "paper" else found[:2], gate=trained_gate(study, "net"),
+        finding="; ".join(map(str, found)),
         axes=[Axes("share of the largest class", shares, **phases.STEP),
               Axes("classes for which an attribute is large", numbers, **phases.STEP), *images],
     )
