@@ -46,7 +46,7 @@ def draw(panel, figure=""):
     if not chosen:
         raise ValueError(f"{panel.name} has no figure {figure!r}")
     effects = [] if figure else panel.effects
-    columns = min(len(chosen), 2)
+    columns = min(len(chosen), 3 if chosen[0].kind == "image" else 2)
     rows = -(-len(chosen) // columns)
     width = 4.2 * columns if columns > 1 else 6.0
     note = textwrap.fill(_note(panel, chosen), int(19 * width))
