@@ -72,7 +72,7 @@ GENERATOR = (("noise", 0.05), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
         generator=GENERATOR, linear_least=64, softmax_least=8, net_least=(64, 128),
-        probe_best=256, colour_best=8, tuned_best=1024,
+        probe_best=1024, colour_best=4, tuned_best=512,
         trained_on="textures", transfer_last=11,
     ),
     "fashion_mnist": REAL | dict(
