@@ -19,6 +19,7 @@ from clp_min.train import accuracy, cross_entropy, hinge
 import phases
 
 LOSS = "reconstruction loss / variance"
+ALONE = "the verdict is the ResNet's alone: a small net stands for the VGG"
 
 
 def phases_fig1(study):
@@ -161,6 +162,7 @@ def phases_fig4(study):
             Effect(f"of the share of the largest class ({net})", grown, least=phases.SHARE),
             Effect(f"classes for which an attribute is large ({net})", last, within=3.0),
         ]
+    judged, beside = (found, "") if study.scale == "paper" else (found[:2], ALONE)
     places, of_one = results.points("histograms", "net"), results.values("histograms", "net")[0]
     # of_one: (steps, 3 attributes, classes, bins)
     images = [
@@ -173,8 +175,8 @@ def phases_fig4(study):
     ]
     return Panel(
         claim="each input attribute of the last layer comes to belong to one or a few classes",
-        effects=found if study.scale == "paper" else found[:2], gate=trained_gate(study, "net"),
-        finding="; ".join(map(str, found)),
+        effects=judged, gate=trained_gate(study, "net"),
+        finding="; ".join(map(str, found)), caption=beside,
         axes=[Axes("share of the largest class", shares, **phases.STEP),
               Axes("classes for which an attribute is large", numbers, **phases.STEP), *images],
     )
