@@ -344,8 +344,8 @@ def revisiting_settings(study):
 
     Effects for each of the four settings: log(Tr F / Tr F of the normal run at that epoch), mean
     over a deficit in period 2, least .1; points lost to a deficit in period 1, least 1, and points
-    that it costs more than the one in period 2, least 1. Other nets and sets: fig1, fig5,
-    finding1. Scope: factors of 2, one at a time.
+    that it costs more than the one in period 2, least 1. Other nets: fig1, fig5. Scope: this set,
+    factors of 2, one at a time.
     """
     surges, damages, effects = [], [], []
     for setting in SETTINGS:
