@@ -162,7 +162,8 @@ def phases_fig4(study):
             Effect(f"of the share of the largest class ({net})", grown, least=phases.SHARE),
             Effect(f"classes for which an attribute is large ({net})", last, within=3.0),
         ]
-    judged, beside = (found, "") if study.scale == "paper" else (found[:2], ALONE)
+    alone = study.scale != "paper" and len(nets) > 1
+    judged, beside = (found[:2], ALONE) if alone else (found, "")
     places, of_one = results.points("histograms", "net"), results.values("histograms", "net")[0]
     # of_one: (steps, 3 attributes, classes, bins)
     images = [
