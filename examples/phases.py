@@ -51,7 +51,6 @@ class Config:
     net_least: tuple = (256, 256)  # fig2: the same at layers -1 and -3
     probe_best: int = 256  # fig6: of the best probe, layer -1
     colour_best: int = 256  # fig7: the same
-    tuned_best: int = 256  # fine_tuning: the same
 
 
 LEAST = 0.01  # of the variance: the least change of a reconstruction loss that counts; ours
@@ -72,16 +71,14 @@ GENERATOR = (("noise", 0.05), ("colour", True), ("test_size", 1000))
 SETS = {
     "shapes": QUICK | dict(
         generator=GENERATOR, linear_least=64, softmax_least=8, net_least=(64, 128),
-        probe_best=1024, colour_best=4, tuned_best=512,
+        probe_best=1024, colour_best=4,
         trained_on="textures", transfer_last=11,
     ),
     "fashion_mnist": REAL | dict(
-        linear_least=128, softmax_least=16, net_least=(64, 64), probe_best=128,
-        tuned_best=2048, transfer_last=12,
+        linear_least=128, softmax_least=16, net_least=(64, 64), probe_best=128, transfer_last=12,
     ),
     "mnist": REAL | dict(
-        linear_least=128, softmax_least=16, net_least=(128, 32), probe_best=256,
-        tuned_best=2048, transfer_last=12,
+        linear_least=128, softmax_least=16, net_least=(128, 32), probe_best=256, transfer_last=12,
     ),
     "cifar10": REAL | dict(linear_least=4, softmax_least=4, net_least=(8, 2)),
     "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),

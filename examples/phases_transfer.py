@@ -15,7 +15,7 @@ from clp_min.reconstruction import layer_features
 from clp_min.schedule import Phase, sweep
 from clp_min.study import Axes, Curve, Effect, Panel, Study, command_line
 from clp_min.study.panel import untrained
-from clp_min.train import accuracy
+from clp_min.train import accuracy, fresh_model
 
 import phases
 
@@ -118,9 +118,9 @@ def phases_fine_tuning(study):
     From every measured step on all weights, with a new last layer, are trained for ``tuning``
     epochs on the other data set; step 0 is training from scratch. Effects: doublings from the best
     step for this to that of the classifier's own test accuracy, places as in probe_peak, least 2;
-    points gained up to the step ``tuned_best`` (of the settings, chosen on other seeds, before the
-    last) and lost after it, least 1 each. Scope: one length of fine-tuning, from the rate of the
-    first training.
+    points gained up to the step ``probe_best``, where the frozen net is best (of the settings,
+    chosen on other seeds), and lost after it, least 1 each. Scope: one length of fine-tuning, from
+    the rate of the first training.
     """
     keys = {"accuracy_tuned": "fine-tuned, other task", "accuracy": "classifier, own task"}
     tuned, own = (place_of(study.results, key, label)[0] for key, label in keys.items())
@@ -128,7 +128,7 @@ def phases_fine_tuning(study):
                    least=2.0, step=1.0)
     curves = [Curve(*phases.curve(label, study.results, key, "transfer"))
               for key, label in keys.items()]
-    effects = [later, *both_ways(study, "transfer", curves[0], study.config.tuned_best)]
+    effects = [later, *both_ways(study, "transfer", curves[0], study.config.probe_best)]
     claim = "a net is best for fine-tuning well before it is best at its own task"
     axes = [Axes("test accuracy (%)", curves, **phases.STEP)]
     return Panel(claim, effects, axes, own_gate(study, "transfer"), headline=effects[2],
@@ -217,6 +217,8 @@ def fine_tuned(study, seed, model, other):
     tuning = study.config.tuning
 
     def take_body(setup, state):
+        # not the head that the first training began with, which the body has grown to fit
+        state.model.load_state_dict(fresh_model(setup, seed, "new head").state_dict())
         head = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
         body = {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head}.")}
         state.model.load_state_dict(body, strict=False)
@@ -238,8 +240,9 @@ def measure(study, run, step, state):
         values[f"probe_{-k}"] = phases.probe_of(study, (run.seed, step), *parts)
     images = own.train[0], own.test[0]
     parts = [layer_features(model, part)[-1] for part in images]
-    for key, raw in (("loss_1", False), ("loss_raw", True)):
-        values[key] = phases.loss_of(study, (run.seed, step), *parts, *images, raw)
+    readings = {"loss_1": False, "loss_raw": True}
+    for key in readings if study.wants(phases_probe_peak) else ["loss_1"]:
+        values[key] = phases.loss_of(study, (run.seed, step), *parts, *images, readings[key])
     return values
 
 

@@ -72,17 +72,19 @@ def test_as_trained__reads_training_images_as_training_mode_does():
 
 
 def test_fine_tuned__begins_with_the_trained_body_and_a_new_head(monkeypatch):
-    """At rate 0 the accuracy is that of the trained body under the head that a fresh net of this
-    seed has; the trained net itself is not touched."""
+    """At rate 0 the accuracy is that of the trained body under another head than the one that the
+    net of this seed began with; the trained net itself is not touched."""
     net = partial(models.small_cnn, widths=(4, 6, 8))
-    _, _, trained = made(seed=1, net=net)
-    before = copy.deepcopy(trained.model.state_dict())
-    found = {}
+    _, _, trained = made(seed=0, net=net)
+    before, found = copy.deepcopy(trained.model.state_dict()), {}
     for lr in (0.0, 0.05):
-        other, setup, fresh = made(seed=0, lr=lr, net=net)
+        other, setup, began = made(seed=0, lr=lr, net=net)
         monkeypatch.setattr(phases_transfer, "setup_of", lambda *_, setup=setup: setup)
         found[lr] = phases_transfer.fine_tuned(study(tuning=40), 0, trained.model, other)
-    own = {k: before[k] for k in list(before)[:-2]}
-    fresh.model.load_state_dict(own, strict=False)
-    assert found[0.0] == accuracy(fresh.model, *other.test) < found[0.05] - 20
+    new = fresh_model(setup, 0, "new head").state_dict()
+    heads = [(new[k], began.model.state_dict()[k]) for k in list(before)[-2:]]
+    assert not any(torch.equal(*pair) for pair in heads)
+    began.model.load_state_dict({k: before[k] for k in list(before)[:-2]}, strict=False)
+    began.model.load_state_dict({k: new[k] for k in list(before)[-2:]}, strict=False)
+    assert found[0.0] == accuracy(began.model, *other.test) < found[0.05] - 20
     assert all(torch.equal(before[k], v) for k, v in trained.model.state_dict().items())

@@ -91,7 +91,7 @@ def study_of(script, mean, noise=0.1, rng=None):
     config, powers = configs[data, "quick"], hasattr(script, "phases")
     if powers:  # a place inside, where a probe can fall
         config = replace(config, probe_best=64, colour_best=64, net_least=(64, 64), linear_least=64,
-                         softmax_least=64, tuned_best=64)
+                         softmax_least=64)
     places, alphas = STEPS if powers else list(range(310)), getattr(config, "alphas", None)
     results = Planted(mean, noise, rng or np.random.default_rng(0), places, alphas)
     return SimpleNamespace(
