@@ -45,7 +45,7 @@ class Config:
     trained_on: str | None = None  # fig6: another set than the study's, which is probed then
     noise: float = 0.01  # variance of the noise in the raw reading of fig1; ours
     # ---- steps that the rules need; at paper scale the middle of the measured ones, else chosen on
-    # seeds 0 to 2 (0 to 5 for fig7, 0 and 1 for CIFAR-100)
+    # seeds 0 to 2 (0 to 5 for fig7, 0 and 1 for CIFAR-100; CIFAR-10: under earlier settings)
     linear_least: int = 256  # fig1: of the least reconstruction loss
     softmax_least: int = 256  # footnote 1: the same, from softmax outputs
     net_least: tuple = (256, 256)  # fig2: the same at layers -1 and -3

@@ -162,6 +162,7 @@ def phases_fig4(study):
             Effect(f"of the share of the largest class ({net})", grown, least=phases.SHARE),
             Effect(f"classes for which an attribute is large ({net})", last, within=3.0),
         ]
+    correct = [results.final("accuracy", name) for name in nets.values()]
     alone = study.scale != "paper" and len(nets) > 1
     judged, beside = (found[:2], ALONE) if alone else (found, "")
     places, of_one = results.points("histograms", "net"), results.values("histograms", "net")[0]
@@ -176,7 +177,7 @@ def phases_fig4(study):
     ]
     return Panel(
         claim="each input attribute of the last layer comes to belong to one or a few classes",
-        effects=judged, gate=trained_gate(study, "net"),
+        effects=judged, gate=untrained(correct, study.classes),
         finding="; ".join(map(str, found)), caption=beside,
         axes=[Axes("share of the largest class", shares, **phases.STEP),
               Axes("classes for which an attribute is large", numbers, **phases.STEP), *images],

@@ -57,7 +57,7 @@ CONFIGS = revisiting.configs(
     cifar10=dict(period=100, informed_2=(110, 110), highest=(10, 10)),  # as at paper scale
 )
 NETS = ("resnet", "vgg")
-STATISTICS = 2000  # examples of BatchNorm's statistics while measuring, of the current data; ours
+STATISTICS = 2000  # at most; current examples of BatchNorm's statistics while measuring; ours
 SHOWN = "per_logit"  # the reading in the figures and verdicts; all are in the results
 OTHERS = ("joint", "pooled", "per_class", "label", "label_shuffled")
 TRACE, BITS, LOST = "trace of the Fisher information", "I(X;T), bits", "accuracy lost (points)"
@@ -277,9 +277,10 @@ def revisiting_finding2_clean(study):
 
     The run with its deficit in period 2 of 3. Effects for both nets, of the current training data:
     log Tr F lost from the epoch ``highest`` (of the settings, chosen on other seeds; before it the
-    trace rises) to the end of period 1, and over period 3, least log 10; bits gained in the first
-    tenth of each period, on that period's data before and after, and lost from there to its end if
-    its data are normal, least .1; bits left at the end, least .1. Scope: one period's length.
+    trace rises) to the end of period 1, and over period 3 (from its height on the deficit's data
+    before it), least log 10; bits gained in the first tenth of each period, on that period's data
+    before and after, and lost from there to its end if its data are normal, least .1; bits left at
+    the end, least .1. Scope: one period's length.
     """
     length, results = study.config.period, study.results
     tenth = max(length // 10, 1)
