@@ -310,7 +310,7 @@ def revisiting_finding2_clean(study):
     spans = [[length, 2 * length]]
     axes = [Axes(y, drawn, log=y == TRACE, spans=spans) for y, drawn in curves.items()]
     return Panel(claim, effects, axes, untrained(correct, study.classes), headline=least(effects),
-                 printed=VANISHED)
+                 printed=VANISHED, caption="dots: a period's data before they are trained on")
 
 
 def revisiting_finding3(study):
