@@ -47,7 +47,7 @@ class Config(revisiting.Config):
     # ---- measuring
     every: int = 1  # epochs between two snapshots of the VGG's long runs
     batches: int = 8  # per epoch, whose gradients are projected; ours
-    top: int = 10  # snapshots that make the optimum; at quick scale of 30 or 40, not of 200
+    top: int = 10  # snapshots that make the optimum; at quick scale of 30 to 160, not of 200
 
 
 CONFIGS = revisiting.configs(
