@@ -53,8 +53,7 @@ class Config(revisiting.Config):
 CONFIGS = revisiting.configs(
     Config,
     quick=dict(
-        deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=240, other_epochs=40, deit_epochs=40,
-        redrawn=0.1,  # without augmentation the gradients of all examples vanish otherwise
+        deit_lr=0.2, adam_lr=0.002, momentum_lr=0.05, epochs=240, other_epochs=160, deit_epochs=160,
         long_deficit=120, short_deficit=104, late_window=(40, 60), late_epochs=160, every=8,
     ),
     smoke=dict(
