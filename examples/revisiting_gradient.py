@@ -75,8 +75,8 @@ def revisiting_fig3(study):
 
     Effects for VGG, ResNet and DeiT, logs of the first quarter of the epochs over the last, least
     .1 (10 %) each: of the effective gradient's mean norm; and of its share of the stochastic one's
-    (any run that fits its training set passes the first). Scope: quick scale has no augmentation;
-    a share of the labels is redrawn each epoch instead (``redrawn``), in the gradients too.
+    (any run that fits its training set passes the first). Scope: quick scale has no augmentation,
+    so that both end near 0; ``--set redrawn=0.1`` draws a tenth of the labels anew every epoch.
     """
     return decline_panel(study, under(study.config, "sgd"), "in normal training")
 
