@@ -37,16 +37,21 @@ def phases_fig1(study):
     keys = {"loss": "from the logits", "loss_raw": "from logits as they are, with noise"}
     place = study.config.linear_least
     dips, found, axes = dips_of(study.results, "linear", keys, dict.fromkeys(keys, place))
-    fall, loss = dips["loss"][0].values, axes[1].curves[0]
-    eighth = max(place // 8, 1)
-    early = loss.values[:, 0] - phases.at(loss, eighth)
-    constant = Effect(f"of the fall by step {eighth}", early / np.maximum(fall, phases.LEAST),
-                      within=0.1)
+    constant = early_share("the fall", axes[1].curves[0], dips["loss"][0], place, within=0.1)
     claim = "reconstruction from a linear classifier is constant at first, falls, then rises"
     grown = learned_after(study, "linear", place)
     effects, gate = [*dips["loss"], constant, grown], trained_gate(study, "linear")
     return Panel(claim, effects, axes, gate, f"{found}; {constant}; {grown}",
                  headline=dips["loss"][1])
+
+
+def early_share(what, loss, fall, place, **rule):
+    """Effect: the share of a curve's fall to a step (an Effect) that an eighth of the steps brings:
+    phase (i)."""
+    eighth = max(place // 8, 1)
+    early = loss.values[:, 0] - phases.at(loss, eighth)
+    share = early / np.maximum(fall.values, phases.LEAST)
+    return Effect(f"of {what} by step {eighth}", share, **rule)
 
 
 def learned_after(study, name, place):
@@ -108,10 +113,8 @@ def phases_fig2(study):
     effects.append(Effect("of the variance lost less at layer -3", best["loss_1"] - best["loss_3"],
                           least=phases.LEAST))
     effects.append(learned_after(study, "net", last))
-    raw, early = axes[1].curves[3], max(last // 8, 1)
-    fall = np.maximum(dips["loss_raw"][0].values, phases.LEAST)
-    flat = Effect(f"of the fall from layer -1 as it is by step {early}",
-                  (raw.values[:, 0] - phases.at(raw, early)) / fall)
+    what = "the fall from layer -1 as it is"
+    flat = early_share(what, axes[1].curves[3], dips["loss_raw"][0], last)
     claim = "the phases are plainest at the output and fade towards the input"
     said = "; ".join(map(str, [*effects, flat]))
     return Panel(claim, effects, axes, trained_gate(study, "net"), f"{said}; {found}",

@@ -348,12 +348,13 @@ def revisiting_settings(study):
     that it costs more than the one in period 2, least 1. Other nets: fig1, fig5. Scope: this set,
     factors of 2, one at a time.
     """
-    surges, damages, effects = [], [], []
+    surges, damages, normal, effects = [], [], [], []
+    rule = dict(least=revisiting.POINT, step=study.step())
     for setting in SETTINGS:
         name = f"vgg {setting}"
         correct = study.results.final("accuracy", [f"{name} {p}" for p in ("normal", *PERIODS[:2])])
         lost = correct[:, :1] - correct[:, 1:]
-        rule = dict(least=revisiting.POINT, step=study.step())
+        normal.append(correct[:, 0])
         surges.append(log_surge(study, name, 2))
         damages.append(lost)
         effects += [
@@ -362,7 +363,6 @@ def revisiting_settings(study):
             Effect(f"points lost to period 1 ({setting})", lost[:, 0], **rule),
             Effect(f"points more than period 2 ({setting})", lost[:, 0] - lost[:, 1], **rule),
         ]
-    normal = [study.results.final("accuracy", f"vgg {setting} normal") for setting in SETTINGS]
     x, damages = "what differs", np.stack(damages, 1)  # (seeds, settings, periods)
     surged = Curve("period 2", list(SETTINGS), np.stack(surges, 1))
     lost = [Curve(p, list(SETTINGS), damages[..., i]) for i, p in enumerate(PERIODS[:2])]
