@@ -101,11 +101,8 @@ def _ridge(features, target, ridges):
     for ridge in ridges:
         shrink = 1 / (values + ridge * len(features))
         leverage = rotated.square() @ shrink + 1 / len(features)  # 1/n: the mean is fitted too
-        error = float(
-            ((target - rotated @ (shrink[:, None] * projected)) / (1 - leverage)[:, None])
-            .square()
-            .sum()
-        )
+        residuals = target - rotated @ (shrink[:, None] * projected)
+        error = float((residuals / (1 - leverage)[:, None]).square().sum())
         if best is None or error < best[0]:
             best = error, shrink
     return vectors @ (best[1][:, None] * projected)
@@ -141,20 +138,8 @@ def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()
     mean = target.mean(0)
-    return (
-        100
-        * ((test_features @ _ridge(features, target - mean, ridges) + mean).argmax(1) == test_y)
-        .double()
-        .mean()
-    )
-
-
-def linear_decoder(features, shape):
-    """The one-layer decoder of the authors' code: Linear to an image of
-    ``shape`` (channels, side, side)."""
-    check_whole(1, features=features)
-    channels, side, _ = shape
-    return nn.Sequential(nn.Linear(features, channels * side * side), nn.Unflatten(1, shape))
+    scores = test_features @ _ridge(features, target - mean, ridges) + mean
+    return 100 * (scores.argmax(1) == test_y).double().mean()
 
 
 def deconvolution_decoder(features, shape, width=64):
@@ -172,14 +157,11 @@ def deconvolution_decoder(features, shape, width=64):
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
 
 
-def _fit(
-    net, loss_function, features, target, optimizer, generator, epochs, batch_size, schedule=None
-):
-    """Train ``net`` in place on (features, target)."""
+def _fit(net, loss_function, features, target, optimizer, generator, epochs, size, schedule=None):
+    """Train ``net`` in place on (features, target), in batches of ``size``."""
     for _ in range(epochs):
-        for batch in torch.randperm(
-            len(features), device=features.device, generator=generator
-        ).split(batch_size):
+        order = torch.randperm(len(features), device=features.device, generator=generator)
+        for batch in order.split(size):
             optimizer.zero_grad()
             loss_function(net(features[batch]), target[batch]).backward()
             optimizer.step()
@@ -198,14 +180,11 @@ def trained_decoder_loss(
     check_real(above=0, lr=lr)
     if standardise:
         features, test_features = _standardised(features, test_features)
-    _fit(
-        decoder, F.mse_loss, features, x, torch.optim.Adam(decoder.parameters(), lr=lr), generator,
-        epochs, batch_size,
-    )
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=lr)
+    _fit(decoder, F.mse_loss, features, x, optimizer, generator, epochs, batch_size)
     with torch.no_grad():
-        return (test_x - decoder(test_features)).square().sum() / (
-            test_x - x.mean(0)
-        ).square().sum()
+        error = (test_x - decoder(test_features)).square().sum()
+        return error / (test_x - x.mean(0)).square().sum()
 
 
 def trained_probe(

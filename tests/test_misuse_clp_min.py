@@ -88,7 +88,6 @@ CALLS = {  # a call that is right
     "class_histograms": dict(features=X, y=Y, classes=3, bins=2),
     "class_shares": dict(features=X, y=Y, classes=3),
     "deconvolution_decoder": dict(features=5, shape=(3, 8, 8), width=2),
-    "linear_decoder": dict(features=5, shape=(3, 8, 8)),
     "layer_features": dict(model=NET, x=X, batch_size=2),
     "linear_probe": PROBED, "reconstruction_loss": FITTED,
     "fresh_probe_accuracy": PROBED | dict(features=FLOATS, test_features=FLOATS[:4]),

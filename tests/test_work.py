@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from clp_min.schedule import Phase
 from clp_min.study import work
+from clp_min.study.record import Log
 
 # two stages, a teacher, snapshots: the hardest one
 SCRIPT = Path(__file__).parent.parent / "examples" / "revisiting_gradient.py"
@@ -74,6 +76,25 @@ def test_units_of__seeds_sweeps_and_what_parts_at_once():
     ]
     assert sorted(costs) == sorted([50.0, 30.0, 4.0] * 2)
     assert units[0].name("clean") == "a clean" and work.Unit(0, "", plan).name("clean") == "clean"
+
+
+def test_work__its_seconds_are_those_of_all_sittings(tmp_path, monkeypatch):
+    """Two units, the first in two sittings: what a resumed run took is not its last leg."""
+    now = [0.0]
+    monkeypatch.setattr(work.time, "monotonic", lambda: now[0])
+    units = [work.Unit(seed, "", {"": [Phase(1)]}) for seed in (10, 11)]
+    study = SimpleNamespace(log=Log(), folder=tmp_path)
+    for leave in (True, False):
+        one = object.__new__(work.Work)
+        one.study, one.units, one.mine = study, units, units
+        for unit in one.todo():
+            now[0] += 30.0
+            one.spent["in_training"] += 10.0
+            if leave:
+                one._note_time(unit)
+                break
+        now[0] += 1000.0  # between the sittings
+    assert one.seconds() == {"seconds": 90.0, "in_training": 30.0}
 
 
 def results(folder):

@@ -322,6 +322,9 @@ class Study:
             work.read_logs(self)
             if self._left():
                 return
+            spent = self.seconds()
+            share = 1 - spent["in_training"] / max(spent["seconds"], 0.1)
+            print(f"{spent['seconds']:.0f} s of one process, {share:.0%} of them to measure")
         for panel in self.panels:
             self._tell(self.measured(panel))
         if self.arguments.save:
@@ -331,6 +334,11 @@ class Study:
         # another study lies there, or another process was faster
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+
+    def seconds(self):
+        """What the study took: see Work.seconds."""
+        alone = {"seconds": round(time.monotonic() - self.started, 1)}
+        return self.work.seconds() if self.work else alone
 
     def _left(self):
         left, (i, n) = self.work.left(), self.share
@@ -358,10 +366,10 @@ class Study:
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         result = panel.to_dict() | {
             "script": self.script.name, "source": source, "config": described(self.config),
-            "data_sizes": self.sizes, "seconds": round(time.monotonic() - self.started, 1),
-            "device": str(self.device),
+            "data_sizes": self.sizes, "device": str(self.device),
             "versions": versions | {"numpy": np.__version__, "clp_min": clp_min.__version__},
         }
+        result |= self.seconds()
         write_json(path, result)
         figure = draw_files(panel, path, self.arguments.format)[0]
         if self.arguments.csv:

@@ -10,7 +10,6 @@ import numpy as np
 from clp_min.disk import whole_file
 
 
-
 class Log:
     """Measurements keyed by (seed, schedule name, point), appended to a file as they come.
 
@@ -67,7 +66,7 @@ class Log:
         """[seed, schedule, point, quantity, value] of everything measured, in order."""
         found = [[*key, point, quantity, value] for key, points in self.points.items()
                  for point, values in points.items() for quantity, value in values.items()
-                 if quantity != "done"]
+                 if not key[1].startswith("unit ")]
         return sorted(found, key=lambda row: row[:4])
 
 

@@ -67,6 +67,7 @@ class Work:
     def __init__(self, study, setups, plans, disk=0.0, besides=None):
         self.study, self.workers, self.stopping = study, [], False
         self.started, self.epochs_done, self.last_print = time.monotonic(), 0, 0.0
+        self.noted, self.spent = self.started, {}
         # what an epoch costs, and what every unit costs
         flops = {label: flops_per_example(one) * len(one.x) for label, one in setups.items()}
         self.setup = setups[max(flops, key=flops.get)]  # the largest
@@ -148,8 +149,24 @@ class Work:
         for unit in self.mine:
             read_logs(self.study)  # an earlier process of this study may have done it since
             if not self.is_done(unit):
+                self.noted, before = time.monotonic(), self._times(unit)
+                self.spent = {key: before.get(key, 0.0) for key in ("seconds", "in_training")}
                 yield unit
-                self.study.log.add(unit.seed, [unit.key], 0, done=len(self._measured(unit)))
+                self._note_time(unit, done=len(self._measured(unit)))
+
+    def _note_time(self, unit, **more):
+        """Put on record the unit's seconds in all sittings, and those of them in training steps."""
+        self.spent["seconds"] += time.monotonic() - self.noted
+        self.noted = time.monotonic()
+        self.study.log.add(unit.seed, [unit.key], 0, **self.spent, **more)
+
+    def _times(self, unit):
+        return self.study.log.points.get((unit.seed, unit.key), {}).get(0, {})
+
+    def seconds(self):
+        """{"seconds", "in_training"} of one process, all units and sittings together."""
+        found = [self._times(unit) for unit in self.units]
+        return {k: round(sum(t.get(k, 0) for t in found), 1) for k in ("seconds", "in_training")}
 
     def trained(self, unit, at=None):
         """``sweep`` of a unit: its names come out with the label in front. Goes on after a kill."""
@@ -159,7 +176,9 @@ class Work:
         stop = lambda: self.stopping  # noqa: E731
         run = sweep(unit.setup, unit.schedules, unit.seed, at, checkpoint, stop=stop, **on_record)
         with self._stopped_gently():
+            resumed = time.monotonic()
             for point, state, names in run:
+                self.spent["in_training"] += time.monotonic() - resumed
                 yield point, state, [unit.name(name) for name in names]
                 if self.study.arguments.save:
                     self._save_weights(unit, state, names, at)
@@ -171,7 +190,11 @@ class Work:
                 if any(worker.poll() for worker in self.workers) and not self.stopping:
                     wait_for(self.workers)
                 self._progress(unit, state, names)
+                resumed = time.monotonic()
+                if resumed - self.noted > 20:
+                    self._note_time(unit)
             if self.stopping:
+                self._note_time(unit)
                 for worker in self.workers:
                     worker.wait()
                 raise KeyboardInterrupt
