@@ -19,6 +19,7 @@ from clp_min.train import accuracy, cross_entropy, hinge
 import phases
 
 LOSS = "reconstruction loss / variance"
+ABOVE = "loss above that at the step of the rule, share of what the layer explains"
 ALONE = "the verdict is the ResNet's alone: a small net stands for the VGG"
 
 
@@ -98,10 +99,13 @@ def phases_fig2(study):
     places = {"loss_1": last, "loss_2": last, "loss_3": third, "loss_raw": last}
     dips, found, axes = dips_of(study.results, "net", keys, places)
     best = {key: phases.at(curve, places[key]) for key, curve in zip(keys, axes[1].curves)}
-    shares = {
-        key: [one.values / np.maximum(1 - best[key], phases.LEAST) for one in pair]
-        for key, pair in dips.items()
+    relative = {
+        key: Curve(curve.label, curve.x, (
+            (curve.values.T - best[key]) / np.maximum(1 - best[key], phases.LEAST)
+        ).T) for key, curve in zip(keys, axes[1].curves[:3])
     }
+    axes.append(Axes(ABOVE, list(relative.values()), **phases.STEP))
+    shares = {key: (one.values[:, 0], one.values[:, -1]) for key, one in relative.items()}
     effects = [
         Effect(f"of what layer -1 explains, {word}", one, least=phases.SHARE)
         for word, one in zip(("fall", "rise"), shares["loss_1"])
