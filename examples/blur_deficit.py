@@ -205,8 +205,9 @@ def achille_fraction(study):
     is permanently damaged: the same total, blurred for a share of it.
 
     Effects: points lost to blur until two fifths of the epochs (against none, paired), least 5; and
-    to blur until a quarter of them, within 5: no damage yet. Scope: one total; "the exact ratio
-    depends" on net and settings, says the sentence itself.
+    to blur until a quarter of them, within 5: no damage yet. The second is not in the sentence,
+    whose first half alone would pass: it is what makes 25 to 40 % a place. Scope: one total; "the
+    exact ratio depends" on net and settings, says the sentence itself.
     """
     c, results = study.config, study.results
     shares = [0.0, *c.fractions]
