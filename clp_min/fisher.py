@@ -95,7 +95,8 @@ def _chunk(model, x):
     if first is None or x.dim() < 3:
         return 1024
     size = first.out_channels * x[0, 0].numel() // (first.stride[0] * first.stride[1])
-    return min(max(CHUNK_FLOATS // max(size, 1), 32), 1024)
+    least = 256 if x.is_cuda else 32  # there each of many small passes waits for its launch
+    return min(max(CHUNK_FLOATS // max(size, 1), least), 1024)
 
 
 def by_weight_layer(per_layer, model):

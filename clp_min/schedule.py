@@ -191,13 +191,14 @@ def phase_at(phases, epoch):
     return phases[-1]
 
 
-def distinct_epochs(schedules):
-    """Number of epochs that ``sweep`` trains for these schedules (phases with
-    ``until`` at their cap)."""
+def distinct_epochs(schedules, cost=None):
+    """Number of epochs that ``sweep`` trains for these schedules (phases with ``until`` at their
+    cap); or what they cost, with ``cost`` a function of a phase: that of one of its epochs."""
     total, stack = 0, [{name: (0, 0) for name in schedules}]
     while stack:
         for group in _part(schedules, stack.pop()):
-            total += 1
+            name, (index, _) = next(iter(group.items()))
+            total += 1 if cost is None else cost(schedules[name][index])
             stack.append({name: (index, done + 1) for name, (index, done) in group.items()})
     return total
 
@@ -217,13 +218,13 @@ def sweep(
 ):
     """Train all ``schedules`` (name -> list of Phase) from one initial state; yield (epoch, state,
     names) to be measured. names are the schedules that pass through this point.
-
     Yielded are the initial state (epoch 0), the state after every event (``state.event`` is True)
     and after every epoch; with ``at``, a set of numbers of steps, (step, state, names) at those
     instead (0 is the initial state). The model is in eval mode; whoever measures must leave weights
     and optimizer as they are.
-    checkpoint: a file from which a killed sweep goes on, written every ``save_every`` seconds;
-    points since then are yielded again. One of another seed, schedule, set-up or data is refused.
+    checkpoint: a file from which a killed sweep goes on, written every ``save_every`` seconds (or
+    as many times as long as writing takes); points since then are yielded again. One of another
+    seed, schedule, set-up or data is refused.
     key: text that stands for functions without a name of their own (lambdas, closures)
     measured: () -> texts, what is on record; a checkpoint that knows more is passed over
     stop: () -> bool, asked after every epoch: save and end here
@@ -236,7 +237,7 @@ def sweep(
         stack = [(fresh_state(setup, seed), {name: (0, 0) for name in schedules})]
         if at is None or 0 in at:
             yield 0, stack[0][0], list(schedules)
-    last_save = time.monotonic()
+    last_save, wait = time.monotonic(), save_every
     while stack:
         state, cursors = stack.pop()
         groups = _part(schedules, cursors)
@@ -265,9 +266,9 @@ def sweep(
         stack.append((state, later))
         if stop is not None and stop():
             break
-        if checkpoint and time.monotonic() - last_save > save_every:
+        if checkpoint and (began := time.monotonic()) - last_save > wait:
             _save(checkpoint, owner, stack, record())
-            last_save = time.monotonic()
+            last_save, wait = time.monotonic(), save_every * max(time.monotonic() - began, 1.0)
     if checkpoint:
         _save(checkpoint, owner, stack, record())
 

@@ -80,7 +80,7 @@ SETS = {
     "mnist": REAL | dict(
         linear_least=128, softmax_least=16, net_least=(128, 32), probe_best=256, transfer_last=12,
     ),
-    "cifar10": REAL | dict(lr=0.02, linear_least=4, softmax_least=4, net_least=(256, 16)),
+    "cifar10": REAL | dict(lr=0.02, linear_least=4, softmax_least=4, net_least=(256, 16), last=11),
     "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),
 }
 TINY = dict(seeds=1, train_size=256, last=3, linear_last=3, transfer_last=3, tuning=1)

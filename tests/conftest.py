@@ -1,7 +1,10 @@
 """The tests of ``--student`` (the option is in the root's conftest.py) and the claims ledger."""
 
 import json
+import os
 from collections import Counter
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # test_devices: deterministic on CUDA
 
 import pytest
 import torch

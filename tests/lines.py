@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = {"clp_min": 4540, "theory": 600, "examples": 5480, "tests": 10000}  # solutions apart
+BUDGETS = {"clp_min": 4560, "theory": 600, "examples": 5480, "tests": 10100}  # solutions apart
 
 
 def docstring_lines(tree):

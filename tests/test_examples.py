@@ -75,7 +75,7 @@ def test_examples__help_names_every_option(script, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
-    [s for s in SCRIPTS if re.search(r"\w\.configs|phases\.CONFIGS", s.read_text())],
+    [s for s in SCRIPTS if re.search(r"\.configs\(|phases\.CONFIGS|study\.units", s.read_text())],
     ids=lambda p: p.stem,
 )
 def test_examples__dry_run_at_paper_scale_takes_one_real_step(script, tmp_path):

@@ -32,7 +32,8 @@ from clp_min.train import Setup, cross_entropy, fresh_state, train_epoch, traini
 PACKAGE = Path(__file__).parent.parent / "clp_min"
 SCRIPTS = [
     path.stem for path in sorted(PACKAGE.parent.glob("examples/*.py"))
-    if re.search(r"\w\.configs|phases\.CONFIGS", path.read_text())
+    if re.search(r"\.configs\(|phases\.CONFIGS|study\.(sweep|units)", text := path.read_text())
+    and "def main(" in text
 ]
 
 

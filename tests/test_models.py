@@ -123,3 +123,12 @@ def test_deit__the_heads_read_the_first_two_tokens():
     for head, token in zip(net.both(torch.zeros(2, 3, 8, 8)), (0.0, 1.0)):
         layer = net.distillation_head if token else net.class_head
         assert torch.allclose(head, layer(torch.full((2, 16), token)))
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (4, 6), (7, 5)])
+def test_grid_mean__is_the_adaptive_mean_bit_for_bit(sides):
+    """Of its backward pass too, which the adaptive one does not repeat on CUDA."""
+    x, g = torch.randn(3, 4, *sides, requires_grad=True), torch.randn(3, 4, 2, 2)
+    means = [layer(x) for layer in (models.GridMean(2), torch.nn.AdaptiveAvgPool2d(2))]
+    gradients = [torch.autograd.grad(mean, x, g)[0] for mean in means]
+    assert torch.equal(*means) and torch.equal(*gradients)

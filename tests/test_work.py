@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from clp_min.schedule import Phase
 from clp_min.study import work
@@ -70,7 +71,8 @@ def test_units_of__seeds_sweeps_and_what_parts_at_once():
         "early": [Phase(2, flip), Phase(1)],
     }
     plans = {"a": plan, "b": {"clean": [Phase(4)]}}
-    units, costs = work.units_of([0, 1], plans, {"a": 10.0, "b": 1.0})
+    costs = {"a": lambda phase: 10.0, "b": lambda phase: 1.0}
+    units, costs = work.units_of([0, 1], plans, costs)
     assert [(u.label, sorted(u.schedules)) for u in units if u.seed == 0] == [
         ("a", ["clean", "late"]), ("a", ["early"]), ("b", ["clean"])
     ]
@@ -95,6 +97,15 @@ def test_work__its_seconds_are_those_of_all_sittings(tmp_path, monkeypatch):
                 break
         now[0] += 1000.0  # between the sittings
     assert one.seconds() == {"seconds": 90.0, "in_training": 30.0}
+
+
+def test_flops_of_epoch__of_a_subset_and_of_a_pool():
+    setup = SimpleNamespace(x=range(100), batch_size=10)
+    for phase, wanted in (
+        (Phase(3), 7.0), (Phase(3, subset=torch.arange(25)), 1.75),
+        (Phase(3, select=len, pool=30), 28.0), (Phase(3, select=len, pool=40, batch_size=20), 21.0),
+    ):
+        assert work.flops_of_epoch(setup, 7.0, phase) == wanted
 
 
 def results(folder):

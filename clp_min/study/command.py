@@ -134,6 +134,8 @@ class Study:
         self.device = _usable_device(arguments)
         if arguments.threads or self.scale != "paper":  # small nets: more threads only wait
             torch.set_num_threads(arguments.threads or 1)
+        # float32 is float32, in training and in what is measured
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if arguments.deterministic:  # asking for nothing would take a second
             torch.use_deterministic_algorithms(True)
         if work.PARENT in os.environ:

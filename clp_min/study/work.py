@@ -70,8 +70,9 @@ class Work:
         self.noted, self.spent = self.started, {}
         # what an epoch costs, and what every unit costs
         flops = {label: flops_per_example(one) * len(one.x) for label, one in setups.items()}
+        per_epoch = {k: partial(flops_of_epoch, one, flops[k]) for k, one in setups.items()}
         self.setup = setups[max(flops, key=flops.get)]  # the largest
-        self.units, costs = units_of(study.seeds, plans, flops)
+        self.units, costs = units_of(study.seeds, plans, per_epoch)
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
         for i, unit in enumerate(self.units):
@@ -123,7 +124,7 @@ class Work:
         print(
             f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs:,}"
             f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
-            f" {memory:.1f} GB of memory beside the activations,"
+            f" {memory:.1f} GB of memory beside the activations and what measuring takes,"
             f" {disk:.2f} GB of disk while it runs",
             flush=True,
         )
@@ -260,7 +261,8 @@ class Work:
 
 
 def units_of(seeds, plans, cost):
-    """(units, their costs). plans: label -> (name -> phases); cost: label -> cost of one epoch.
+    """(units, their costs). plans: label -> (name -> phases); cost: label -> (phase -> cost of an
+    epoch of it).
 
     Schedules that part before the first epoch are units of their own: nothing that they
     share is trained twice.
@@ -271,7 +273,7 @@ def units_of(seeds, plans, cost):
         for label, schedules in plans.items()
         for branch in branches(schedules)
     ]
-    return units, [cost[unit.label] * distinct_epochs(unit.schedules) for unit in units]
+    return units, [distinct_epochs(unit.schedules, cost[unit.label]) for unit in units]
 
 
 def deal(costs, n):
@@ -317,6 +319,14 @@ def flops_per_example(setup):
     return counter.get_total_flops() / batch
 
 
+def flops_of_epoch(setup, whole, phase):
+    """Of one epoch of a phase, ``whole`` being that of all examples once: a subset is less, and a
+    pool from which batches are selected is scored at about a pass for each of its examples."""
+    share = 1.0 if phase.subset is None else len(phase.subset) / len(setup.x)
+    size = phase.batch_size or setup.batch_size
+    return whole * share * (1 + ((phase.pool or size) / size if phase.select else 0))
+
+
 def _print_tree(plans, besides):
     """What is trained for one seed, a line for each net."""
     for label, schedules in plans.items():
@@ -330,13 +340,13 @@ def _print_tree(plans, besides):
 
 
 def _one_step(setup, examples):
-    """Two real steps of the real model: what the first keeps for its backward pass, what the second
-    takes, and so many examples at that pace."""
+    """Real steps of the real model: what the first keeps for its backward pass, what the others
+    take (the median of three), and so many examples at that pace."""
     state = fresh_state(setup, 0)
     state.model.train()
-    x, y = setup.x[: setup.batch_size], setup.y[: setup.batch_size]
+    x, y = (part[: setup.batch_size].clone() for part in (setup.x, setup.y))
     settings = setup.loss, setup.clip, setup.autocast, setup.channels_last
-    own, kept = {p.untyped_storage().data_ptr() for p in state.model.parameters()}, {}
+    own, kept = {t.untyped_storage().data_ptr() for t in (x, *state.model.parameters())}, {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -345,10 +355,13 @@ def _one_step(setup, examples):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        training_step(state.model, state.optimizer, x, y, *settings)
-    began = time.monotonic()
-    loss = float(training_step(state.model, state.optimizer, x, y, *settings))
-    seconds = time.monotonic() - began
+        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+    times = []
+    for _ in range(3):
+        began = time.monotonic()  # the device has been waited for: the loss is a number
+        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+        times.append(time.monotonic() - began)
+    seconds = sorted(times)[1]
     hours = examples / len(x) * seconds / 3600
     said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     days = f" ({hours / 24:,.0f} days)" * (hours > 48)
@@ -357,8 +370,9 @@ def _one_step(setup, examples):
         peak = f", {torch.cuda.max_memory_allocated(x.device) / 1e9:.1f} GB at its peak"
     print(
         f"a step of {len(x)} examples keeps {sum(kept.values()) / 1e9:.2f} GB of activations{peak},"
-        f" takes {seconds:.2g} s after the first (loss {loss:.3f}): training takes about"
-        f" {said} hours{days} of this device in one process, measuring comes on top",
+        f" takes {seconds:.2g} s (median of 3, {min(times):.2g} to {max(times):.2g}; loss"
+        f" {loss:.3f}): training takes about {said} hours{days} of this device in one process,"
+        " measuring comes on top",
         flush=True,
     )
 

@@ -56,8 +56,8 @@ step "estimators, sweeps, checkpoints against the CPU" \
     python -m pytest -q -p no:cacheprovider tests/test_devices.py
 step "the same numbers twice, bit for bit (--deterministic)" bash -c twice
 if [ "$(left)" -gt 60 ]; then
-    timeout "$(left)" python tests/gpu/throughput.py --device "$device" || failed=1
-    echo
+    timeout "$(left)" python tests/gpu/throughput.py --device "$device"
+    case $? in 0 | 124) echo ;; *) failed=1 ;; esac
 fi
 for script in $(grep -l "def main" examples/*.py); do
     step "$(basename "$script" .py), smoke" \
@@ -66,6 +66,7 @@ done
 if [ "$device" = cuda ] && [ -n "${CLP_DATA:-}" ] && [ "$(left)" -gt 30 ]; then
     timeout -s INT "$(left)" python examples/blur_deficit.py --scale paper --only achille_blur \
         --out results/gpu_check | tail -n 3
+    case ${PIPESTATUS[0]} in 0 | 124) ;; *) failed=1 ;; esac # 124: time is up, it goes on next time
 else
     echo "- achille_blur at paper scale: left out (it needs CUDA, CLP_DATA and time)"
 fi
