@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import math
 import signal
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,7 @@ PUBLIC = {name: value for name, value in list(globals().items()) if inspect.isfu
 
 TYPES = {"FisherTrace"}  # what a solution may import of ours: a returned type
 OURS = {"clp_min", "theory", "adapters", "oracles", "compare", "mutate"}
-CALLED = []  # the last call of a student's function: its name, arguments
+CALLED = []  # the last call of a student's function: its name, arguments, and what it returned
 
 
 class OutOfTime(BaseException):
@@ -89,18 +90,21 @@ def time_limit(seconds):
 
 
 def described_call():
-    """The last call in words: "fisher_trace(MLP, tensor (6, 12) float64, labels='signs')"."""
+    """The last call in words: "fisher_trace(MLP, tensor (6, 12) float64, labels='signs')", and an
+    array that it returned."""
     if not CALLED:
         return ""
-    name, arguments, more = CALLED
+    name, arguments, more, *returned = CALLED
     words = [_described(value) for value in arguments]
-    return f"{name}({', '.join(words + [f'{k}={_described(v)}' for k, v in more.items()])})"
+    said = f"{name}({', '.join(words + [f'{k}={_described(v)}' for k, v in more.items()])})"
+    return said + "".join(f" -> {_described(v)}" for v in returned if hasattr(v, "dtype"))
 
 
 def _described(value):
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         dtype = str(value.dtype).replace("torch.", "")
-        return f"{type(value).__name__.lower()} {tuple(value.shape)} {dtype}"
+        few = value.tolist() if math.prod(value.shape) <= 5 else tuple(value.shape)
+        return f"{type(value).__name__.lower()} {few} {dtype}"
     text = repr(value)
     return text if len(text) <= 40 and "\n" not in text and " at 0x" not in text else (
         f"a {type(value).__name__}"
@@ -163,6 +167,7 @@ def _recorded(name, function):
     def call(*arguments, **more):
         CALLED[:] = name, arguments, more
         result = function(*arguments, **more)
+        CALLED.append(result)
         given = type(result).__name__
         if wanted and given != wanted.__name__:  # an edited module has a class of its own
             raise TypeError(f"{name} must return a {wanted.__name__}, it returned a {given}")

@@ -22,13 +22,12 @@ from adapters import (
 )
 from compare import EXACT, MC, assert_close, assert_mean, draws
 
-RNG = np.random.default_rng(0)
 RULES = ("clip", "extend", "drop")
 
 
 @pytest.mark.parametrize("reading, outside, bins", [*itertools.product(READINGS, RULES, (30, 4))])
 def test_binned_mutual_information__equals_dictionaries(reading, outside, bins):
-    t, y = torch.from_numpy(RNG.normal(0, 0.5, (80, 4))), torch.arange(80) % 4
+    t, y = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (80, 4))), torch.arange(80) % 4
     t[:6] = torch.tensor([-1.0, 1.0, -7.0, 7.0])  # edges and beyond
     expected = oracles.mutual_information(t.tolist(), reading, y, bins, outside=outside)
     assert_close(
@@ -99,9 +98,8 @@ def test_binned_mutual_information__joint_reading_is_the_number_of_examples():
     """With ten logits every example has a cell of its own: I(X;T) = log2 N whatever the net has
     learned. The text excludes none of five readings, and this one is empty."""
     for n in (300, 2000):
-        assert_close(
-            binned_mutual_information(RNG.normal(0, 0.5, (n, 10)), "joint"), math.log2(n), 1e-3
-        )
+        t = np.random.default_rng(0).normal(0, 0.5, (n, 10))
+        assert_close(binned_mutual_information(t, "joint"), math.log2(n), 1e-3)
 
 
 def test_binned_mutual_information__many_outputs_do_not_overflow():
@@ -109,7 +107,7 @@ def test_binned_mutual_information__many_outputs_do_not_overflow():
     t = np.zeros((30, 40))
     t[:, 0] = np.linspace(-0.99, 0.99, 30)
     assert_close(binned_mutual_information(t, "joint"), math.log2(30), EXACT)
-    t = RNG.normal(0, 0.5, (40, 200))
+    t = np.random.default_rng(0).normal(0, 0.5, (40, 200))
     t[20:] = t[:20]
     assert_close(binned_mutual_information(t, "joint"), math.log2(20), EXACT)
 

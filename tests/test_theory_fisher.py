@@ -258,9 +258,12 @@ def test_simulate__acceptance_numbers():
         approximate_loss(delta[[1, 10, 100, 1000]], 10, 4),
         [0.045847541496, 0.050834646762, 0.105544865981, 0.402750869117], 1e-10,
     )
-    for bad in ((1, 4, 2), (3, 10, 2), (2, 4, 0.5)):
+
+
+def test_simulate__refuses_what_the_model_does_not_have():
+    for bad in ((1, 4, 2, 0.1), (3, 10, 2, 0.1), (2, 4, 0.5, 0.1), (2, 4, 2, 0.0), (2, 4, 2, -1.0)):
         with pytest.raises(ValueError):
-            simulate(*bad, 0.1, 3)
+            simulate(*bad, 3)
 
 
 def least_squares_loss(features, x, columns=slice(None)):

@@ -118,17 +118,27 @@ def test_sweep__smaller_last_batch_is_dropped_or_kept():
         assert [state.step for _, state, _ in sweep(setup, {"run": [Phase(1)]}, 0)] == [0, steps]
 
 
-def test_shrink_perturb__is_the_formula_in_place():
+def old_and_fresh():
+    """Two nets with BatchNorm, the first with running statistics of its own, and their states."""
     model, fresh = models.small_cnn(norm=True).double(), models.small_cnn(norm=True).double()
-    model(torch.randn(8, 3, 8, 8, dtype=torch.float64))  # running statistics of its own
-    old, other = ({k: v.clone() for k, v in m.state_dict().items()} for m in (model, fresh))
-    parameters = dict(model.named_parameters())
+    model(torch.randn(8, 3, 8, 8, dtype=torch.float64))
+    states = ({k: v.clone() for k, v in m.state_dict().items()} for m in (model, fresh))
+    return model, fresh, *states
+
+
+def test_shrink_perturb__is_the_formula_in_place():
+    model, fresh, old, other = old_and_fresh()
     shrink_perturb(model, fresh, 0.4, 0.1)
-    for name, value in model.state_dict().items():
-        assert_close(
-            value, 0.4 * old[name] + 0.1 * other[name] if name in parameters else other[name], EXACT
-        )
+    for name, value in model.named_parameters():
+        assert_close(value, 0.4 * old[name] + 0.1 * other[name], EXACT)
     assert all(torch.equal(v, other[k]) for k, v in fresh.state_dict().items())
+
+
+def test_shrink_perturb__takes_the_buffers_of_the_fresh_net():
+    model, fresh, _, other = old_and_fresh()
+    shrink_perturb(model, fresh, 0.4, 0.1)
+    for name, value in model.named_buffers():
+        assert_close(value, other[name], EXACT)
 
 
 def test_shrink_perturb__ends_of_the_scale():

@@ -60,14 +60,17 @@ def blur_and_label_noise(axes, seed):
     axes[1].legend()
 
 
-def fisher_trace(axes, seed):
+def fisher_trace(axes, seed, labels=False):
     (x, y), test = data(seed)
-    epochs, traces, accuracies = [], [], []
+    epochs, traces, accuracies, of_data = [], [], [], []
     for epoch, state, _ in sweep(mlp_setup(x, y), {"run": [Phase(16)]}, seed):
         epochs.append(epoch)
         traces.append(f.fisher_trace(state.model, x[:30]).total)
         accuracies.append(f.accuracy(state.model, *test))
+        if labels:
+            of_data.append(f.fisher_trace(state.model, x[:30], labels=y[:30]).total)
     axes[0].plot(epochs, traces, "o-")
+    axes[0].plot(epochs[: len(of_data)], of_data, "--")  # with the labels of the data
     axes[0].set(xlabel="epoch", ylabel="Tr F of 30 training images")
     axes[1].plot(epochs, accuracies, "o-")
     axes[1].set(xlabel="epoch", ylabel="test accuracy (%)")
@@ -75,15 +78,16 @@ def fisher_trace(axes, seed):
 
 def binned_information(axes, seed):
     logits, scales = torch.randn(300, 10, generator=generator("cpu", seed)), 2.0 ** np.arange(-6, 6)
+    colours = {"joint": "C0", "per_logit": "C1", "pooled": "C2"}
     readings = {"clip": ("joint", "per_logit", "pooled"), "drop": ("per_logit", "pooled")}
     for ax, outside in zip(axes, readings):
         for reading in readings[outside]:
             values = [f.binned_mutual_information(scale * logits, reading, outside=outside)
                       for scale in scales]
-            ax.plot(scales, values, "o-", label=reading)
+            ax.plot(scales, values, "o-", label=reading, color=colours[reading])
         ax.axhline(np.log2(300), color="grey", linestyle=":", label="log2 of the examples")
         ax.set(xlabel="scale of random logits", ylabel=f"bits ({outside})", xscale="log")
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
 def effective_gradient(axes, seed):
@@ -109,7 +113,7 @@ def effective_gradient(axes, seed):
 
 
 def softmax_phases(axes, seed):
-    l, k, lr = 10 + seed % 5, 3.0 + seed % 3, 0.05
+    l, k, lr = 8 + seed % 10, 3 + seed // 10 % 10 / 4, 0.05  # a hundred variants
     delta = f.simulate(l, 10 * l, k, lr, 3000)
     axes[0].plot(delta)
     axes[0].set(xlabel="step", ylabel="Delta", xscale="symlog")
@@ -214,6 +218,8 @@ def main():
     parser.add_argument("file", type=Path)
     parser.add_argument("--seed", type=int, default=0, help="of the data (0)")
     parser.add_argument("--out", type=Path, help="the picture (default: FILE with .png)")
+    parser.add_argument("--labels", action="store_true",
+                        help="fisher_trace: a dashed line for labels=y, those of the data, too")
     arguments = parser.parse_args()
     try:
         names = f.install(arguments.file)
@@ -224,7 +230,11 @@ def main():
         sys.exit(f"error: there is a figure for {', '.join(FIGURES)} alone, not {', '.join(names)}")
     for i, draw in enumerate(figures):
         picture, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-        draw(axes, arguments.seed)
+        more = {"labels": True} if arguments.labels and draw is fisher_trace else {}
+        try:
+            draw(axes, arguments.seed, **more)
+        except NotImplementedError:
+            sys.exit(f"error: {f.CALLED[0]} in {arguments.file} is not written yet")
         picture.suptitle(f"{arguments.file.name}, seed {arguments.seed}: {', '.join(names)}",
                          fontsize="small")
         out = arguments.out or arguments.file.with_suffix(".png")

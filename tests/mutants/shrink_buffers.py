@@ -1,5 +1,5 @@
 """Shrinks and perturbs BatchNorm's running statistics too: caught by
-test_shrink_perturb__is_the_formula_in_place."""
+test_shrink_perturb__takes_the_buffers_of_the_fresh_net."""
 
 import torch
 

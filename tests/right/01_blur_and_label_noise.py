@@ -12,6 +12,8 @@ def reflected(i, size):
 
 
 def gaussian_blur(x, kernel_size=7, sigma=3.0):
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError("x must be a floating-point tensor (n, c, h, w)")
     if kernel_size % 2 == 0 or kernel_size < 1:
         raise ValueError("kernel_size must be odd")
     if not 0 < sigma < math.inf:

@@ -15,9 +15,11 @@ def fisher_trace(
             raise ValueError("BatchNorm or Dropout in training mode: call model.eval() first")
     parameters = dict(model.named_parameters())
     masks, per_layer, per_example = masks or {}, {}, []
-    for one in x:
+    for i, one in enumerate(x):
         log_p = model(one[None]).log_softmax(1)[0]
         p, total = log_p.detach().exp(), 0.0
+        if torch.is_tensor(labels):  # the one class that counts
+            p = torch.zeros_like(p).index_fill(0, labels[i : i + 1], 1.0)
         if isinstance(labels, str) and labels != "expected":  # a draw instead of the expectation
             drawn = int(torch.multinomial(p, 1, generator=generator))
             p = torch.zeros_like(p).index_fill(0, torch.tensor([drawn]), 1.0)

@@ -4,6 +4,10 @@ import numpy as np
 
 
 def simulate(l, d, k, lr, steps):
+    if l < 2 or d % l:
+        raise ValueError("there must be two classes or more, and d a multiple of them")
+    if k < 1 or lr <= 0:
+        raise ValueError("k must be at least 1, lr above 0")
     delta = [0.0]
     for _ in range(steps):
         now = delta[-1]

@@ -8,15 +8,19 @@ from torch.nn.functional import cross_entropy
 def magnitude_masks(model, sparsity, exclude=()):
     if not 0 <= sparsity < 1:
         raise ValueError("sparsity must lie in [0, 1)")
-    weights = {}
+    weights, covered, seen = {}, set(), []
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if any(module.weight is other for other in seen):
+                continue  # tied to one that is there
+            seen.append(module.weight)
             weight = f"{name}.weight" if name else "weight"
-            if not any(f"{weight}.".startswith(f"{part}.") for part in exclude):
+            inside = {part for part in exclude if f"{weight}.".startswith(f"{part}.")}
+            covered |= inside
+            if not inside:
                 weights[weight] = module.weight.detach()
-    for part in exclude:
-        if not any(f"{n}.".startswith(f"{part}.") for n, _ in model.named_parameters()):
-            raise ValueError(f"exclude: {part!r} covers no weight")
+    if covered < set(exclude) or not weights:
+        raise ValueError("exclude covers no weight, or there is none to prune")
     places = [(abs(v), i) for i, v in enumerate(
         v for weight in weights.values() for v in weight.flatten().tolist()
     )]
