@@ -3,8 +3,9 @@
     python examples/all.py [--out results] [--scripts blur_deficit achille_window] [--fresh]
 
 Stopped or killed, the same command goes on where it was; a script whose results are there from the
-code as it is now is passed over. The page, OUT/all.md, holds every committed result of the
-synthetic sets beside yours: equal, within both intervals, or different.
+code as it is now is passed over. The page, OUT/all.md, holds the committed result of
+every panel beside yours, and those of other sets and scales of which OUT has yours: equal, within
+both intervals, or different.
 """
 
 import argparse
@@ -65,9 +66,17 @@ def against_ours(yours, ours):
 def page(found, out):
     """The summary, a row for every panel -> (its text, the words of its rows)."""
     lines = ["# Yours against ours", "", "| panel | yours | ours | |", "|---|---|---|---|"]
-    words = []
+    words, rows = [], []
     for name in (name for names in found.values() for name in names):
         yours, ours = result_of(name, out), result_of(name)
+        rows.append((name, yours, ours))
+    others = sorted(path.relative_to(OURS) for path in OURS.glob("*/*.json"))
+    for path in others:  # of another set or scale, where OUT has it
+        ours, yours = (json.loads((f / path).read_text()) if (f / path).exists() else None
+                       for f in (OURS, out))
+        if yours and ours not in [row[2] for row in rows]:
+            rows.append((str(path.with_suffix("")), yours, ours))
+    for name, yours, ours in rows:
         words.append(against_ours(yours, ours) if yours and ours else "missing")
         row = name, told(yours), told(ours), words[-1]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")

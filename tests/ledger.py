@@ -62,6 +62,12 @@ def panels():
     return list(dict.fromkeys(name for cell in cells for name in identifiers(cell)))
 
 
+def listed(heading):
+    """Identifiers in a paragraph of PANELS.md that begins with ``heading``."""
+    text = (ROOT / "tests" / "PANELS.md").read_text()
+    return re.findall(r"`(\w+)`", text.split(f"\n{heading}")[1].split("\n\n")[0])
+
+
 def built():
     """Identifiers of panel functions in the scripts."""
     trees = [ast.parse(path.read_text()) for path in sorted(ROOT.glob("examples/*.py"))]
@@ -120,12 +126,14 @@ def leaves():
 
 
 def shares(rows, paper):
-    """(built, run at quick scale, as printed) of a paper's leaves, and how many there are."""
-    own = [row for row in rows if row.paper == paper]
+    """(built, run at quick scale, borne by tests, as printed) of a paper's claims, each counted
+    once and without panels that are ours, and how many there are."""
+    ours = listed("Ours, no claim")
+    own = {row.name: row for row in rows if row.paper == paper and row.name not in ours}.values()
     there = sum("not built" not in row.judge and "no panel" not in row.judge for row in own)
-    return there, sum(bool(row.verdict) for row in own), sum(
-        row.verdict in AS_PRINTED for row in own
-    ), len(own)
+    proved = sum(row.judge.startswith("test_") for row in own)
+    run = sum(bool(row.verdict) for row in own) - proved
+    return there, run, proved, sum(row.verdict in AS_PRINTED for row in own), len(own)
 
 
 def main():
@@ -133,18 +141,23 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--paper", nargs="+", choices=list(PAPERS), default=list(PAPERS))
-    parser.add_argument("--shares", action="store_true", help="the three shares alone")
+    parser.add_argument("--shares", action="store_true", help="the shares alone")
     arguments = parser.parse_args()
     rows = leaves()
     for paper in arguments.paper:
         n = shares(rows, paper)
-        print(f"{PAPERS[paper]}: of {n[3]} claims {n[0]} built, {n[1]} run at quick scale or"
-              f" proved, {n[2]} as printed")
+        print(f"{PAPERS[paper]}: of {n[4]} claims {n[0]} built: {n[1]} run at quick scale, {n[2]}"
+              f" borne by tests; {n[3]} as printed")
         for row in rows if not arguments.shares else ():
             if row.paper == paper:
-                print(f"  {row.name:36} {row.verdict or '–':28} {row.number:18} {row.judge}")
+                own = " (ours)" * (row.name in listed("Ours, no claim"))
+                print(f"  {row.name:36} {row.verdict or '–':28} {row.number:18} {row.judge}{own}")
         verdicts = Counter(row.verdict or "no verdict" for row in rows if row.paper == paper)
         print(f"  {', '.join(f'{n} {word}' for word, n in verdicts.most_common())}")
+    if arguments.paper == list(PAPERS) and not arguments.shares:
+        print("Beyond one paper:")
+        for row in (row for row in rows if row.paper not in PAPERS):
+            print(f"  {row.name:36} {row.verdict:28} {row.number:18} {row.judge}")
 
 
 if __name__ == "__main__":

@@ -33,5 +33,13 @@ def test_ledger__what_is_built_is_listed_and_has_a_result():
 
 @pytest.mark.parametrize("paper", ledger.PAPERS)
 def test_ledger__shares_are_counts_of_its_rows(paper):
-    built, run, as_printed, n = ledger.shares(ledger.leaves(), paper)
-    assert 0 < as_printed <= run <= built <= n
+    built, run, proved, as_printed, n = ledger.shares(ledger.leaves(), paper)
+    assert 0 < as_printed <= run + proved <= built <= n
+
+
+def test_ledger__its_lists_hold_all_markers_and_name_panels():
+    """A marker that goes, or comes without an entry, fails here."""
+    assert ledger.listed("Statements that tests bear") == sorted(
+        {row.name for row in ledger.statements()}
+    )
+    assert set(ledger.listed("Ours, no claim")) <= set(ledger.built())
