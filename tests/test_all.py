@@ -21,6 +21,14 @@ def test_all__words():
     assert word(result(1.0, None), result(1.5, None)) == "different"
 
 
+def test_all__another_sets_result_has_a_row_where_there_is_one(tmp_path):
+    name = "cifar10.quick.cut/achille_blur"
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / f"{name}.json").write_text((everything.OURS / f"{name}.json").read_text())
+    text, words = everything.page({}, tmp_path)
+    assert f"| {name} |" in text and words == ["equal"]
+
+
 def test_all__every_script_the_longest_first():
     found = everything.panels()
     seconds = [everything.took(names) for names in found.values()]

@@ -101,7 +101,8 @@ def readme_commands():
     shell = [line for block in readme_blocks("sh") for line in block.splitlines()]
     text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.S)
     inline = re.findall(r"`((?:python|pytest|tests/gpu)[^`]*)`", text)
-    return list(dict.fromkeys(line for line in shell + inline if line))
+    lines = (line for line in shell + inline if line and line != "%%bash")  # of a notebook's cell
+    return list(dict.fromkeys(lines))
 
 
 @pytest.mark.slow
