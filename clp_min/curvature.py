@@ -65,7 +65,8 @@ def hessian_vector_product(model, x, y, v, masks=None, batch_size=None):
 def hessian_trace(
     model, x, y, probes, generator=None, masks=None, method="hutchinson", batch_size=None
 ):
-    """Tr H from ``probes`` products with H -> (estimate, its standard error), both unbiased.
+    """Tr H = E z'Hz over random signs z, from ``probes`` products with H -> (estimate, its standard
+    error), both unbiased ("Generalization and memorization", Table 2).
 
     "hutchinson": the mean of z'Hz over random signs z, variance 2 (|H|_F^2 - sum H_ii^2) / probes.
     "hutch++" (Meyer et al. 2021): a third of the products finds the range of the large eigenvalues,

@@ -51,8 +51,8 @@ class FisherTrace:
 def fisher_trace(
     model, x, labels="expected", masks=None, generator=None, method="rules", batch_size=None
 ):
-    """Trace of the Fisher information of ``model`` on inputs x (n, ...), mean over the
-    n examples -> FisherTrace.
+    """Tr F = E_x E_{y ~ p(y|x)} |grad log p(y|x)|^2 of ``model`` on inputs x (n, ...), mean over
+    the n examples -> FisherTrace. ("Revisiting", Section 2.1 and Eq. 35; Achille et al. 2018.)
 
     labels  "expected"       the exact expectation over y ~ p(y|x), in classes - 1 backward passes
             "sampled"        one label y ~ p(y|x) per example: unbiased, one pass; useless once p is

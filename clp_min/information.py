@@ -18,8 +18,8 @@ READINGS = ("joint", "per_logit", "pooled", "per_class", "label")
 
 
 def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """Binned information of outputs t (N, C) -> bits (float). ``bins`` equal intervals [low, .),
-    the last one closed.
+    """Binned information of outputs t (N, C) ("Revisiting", Section 3.2) -> bits (float). ``bins``
+    equal intervals [low, .), the last one closed.
 
     reading  "joint"      H(T), T the cell of the whole vector: <= log2 N, and as good as equal to
                           it for ten logits

@@ -110,7 +110,7 @@ def _ridge(features, target, ridges):
 
 def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES, standardise=True):
     """Relative error on held-out data of the linear decoder fitted on (features (n, f), x (n,
-    ...)): sum |x - x^|^2 / sum |x - mean x|^2.
+    ...)): sum |x - x^|^2 / sum |x - mean x|^2 ("learning phases", Fig. 1 and Fig. 2).
 
     1 means that nothing is left but the mean image, 0 that everything is. Ridge least squares in
     float64, in closed form, the penalty (``ridges`` times n, features standardised) chosen by
@@ -133,7 +133,8 @@ def reconstruction_loss(features, x, test_features, test_x, ridges=RIDGES, stand
 
 def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
     """Accuracy in percent, on held-out data, of a linear classifier of features (n, f), y (n,):
-    least squares to one-hot targets, with ``reconstruction_loss``'s ridge. 0-dim tensor."""
+    least squares to one-hot targets, with ``reconstruction_loss``'s ridge ("learning phases",
+    Fig. 6). 0-dim tensor."""
     _checked_parts(features, y, test_features, test_y, "int n")
     features, test_features = _standardised(features.double(), test_features.double())
     target = F.one_hot(y, int(y.max()) + 1).double()

@@ -25,7 +25,8 @@ def prunable_weights(model):
 
 def magnitude_masks(model, sparsity, exclude=()):
     """Parameter name -> boolean mask (True = kept): of all N weights of Conv2d and Linear layers
-    the round(sparsity N) smallest in absolute value are pruned, wherever they are.
+    the round(sparsity N) smallest in absolute value are pruned, wherever they are ("Generalization
+    and memorization", Fig. 1).
 
     exclude: names of parameters, or of modules with all that is in them, that are left whole and
     not counted in N. Ties are cut in the order of the parameters. ValueError: sparsity outside

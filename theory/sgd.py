@@ -132,8 +132,8 @@ def strong_growth_bound(loss_gap, lr, smoothness, growth):
 
 
 def minibatch_second_moment(gradients, batch, replacement=False):
-    """E|g_B|^2 of the mean of a random batch of the per-example gradients (N, p): |g|^2 + (mean
-    |g_i|^2 - |g|^2) / B * (N - B)/(N - 1).
+    """Lemma 1 for batches: E|g_B|^2 of the mean of B of the per-example gradients (N, p) is |g|^2 +
+    (mean |g_i|^2 - |g|^2) / B * (N - B)/(N - 1).
 
     The last factor belongs to drawing without replacement. At B = 1 it is the trace of the
     empirical Fisher information.

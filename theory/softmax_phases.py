@@ -97,7 +97,7 @@ def input_variance(l, k):
 
 
 def optimal_loss(delta, l, k):
-    """R_opt: least squares with intercept from the outputs q, exact; like delta. R(0) =
+    """R_opt of Eq. 15: least squares with intercept from the outputs q, exact; like delta. R(0) =
     ``input_variance``.
 
         R_opt = [(k - 1)^2 / 2 + (l - 1)(rho - k)^2 / (1 + rho^2)] / (2 l^2)
@@ -160,8 +160,8 @@ def stage_boundaries(l, k):
 
 
 def second_minimum(l, k):
-    """Delta* > 0 with rho = k, where R_opt has its least value (k - 1)^2 / 4l^2; by bisection.
-    nan for l = 2, where R_opt only rises after t = 1."""
+    """Corollary 4's second minimum: Delta* > 0 with rho = k, where R_opt has its least value
+    (k - 1)^2 / 4l^2; by bisection. nan for l = 2, where R_opt only rises after t = 1."""
     _check(l, l, k)
     if l == 2 or k == 1:
         return np.nan

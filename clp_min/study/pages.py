@@ -7,7 +7,7 @@ from functools import lru_cache
 
 LINK = re.compile(r"\[(`?)(\w+)\1\]\(([\w./]+\.py)(?:#L\d+)?\)")
 PLACES = re.compile(  # as docstrings name the places of a paper
-    r"(?:Eq\.|Def(?:\.|inition)|Theorem|Lemma|Corollary|Proposition|Algorithm|Fig(?:\.|ure)"
+    r"(?:Eq\.|Def(?:\.|inition)|Theorem|Lemma|Corollary|Proposition|Algorithm|Fig(?:\.|ure)|Table"
     r"|[Ss]ection)s? [A-Z]?\.?\d\w*(?:[.-]\w+)*(?:\([a-z]\))?"
     r"(?:(?:,| and| to) \d\w*)*|Appendix [A-Z](?:\.\d)*"
 )
