@@ -123,7 +123,7 @@ def finished(arguments, cwd):
 
 @pytest.mark.slow
 def test_work__shares_and_workers_give_the_numbers_of_one_process(tmp_path):
-    assert "process" not in finished(["--workers", "1", "--out", "one"], tmp_path)
+    assert "process 1 of" not in finished(["--workers", "1", "--out", "one"], tmp_path)
     one = results(tmp_path / "one")
     assert "process 1 of 2" in finished(["--workers", "2", "--out", "two"], tmp_path)
     assert results(tmp_path / "two") == one and len(one) == 2
