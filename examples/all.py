@@ -36,10 +36,15 @@ def took(names):
     return max((one["seconds"] for one in map(result_of, names) if one), default=0.0)
 
 
-def result_of(name, folder=OURS):
+def path_of(name, folder=OURS):
     """The result of a panel in a folder or in one for its set, None without one."""
     found = [folder / f"{name}.json", *sorted(folder.glob(f"*.quick/{name}.json"))]
-    path = next((path for path in found if path.exists()), None)
+    return next((path for path in found if path.exists()), None)
+
+
+def result_of(name, folder=OURS):
+    """What ``path_of`` holds."""
+    path = path_of(name, folder)
     return json.loads(path.read_text()) if path else None
 
 
@@ -66,17 +71,13 @@ def against_ours(yours, ours):
 def page(found, out):
     """The summary, a row for every panel -> (its text, the words of its rows)."""
     lines = ["# Yours against ours", "", "| panel | yours | ours | |", "|---|---|---|---|"]
-    words, rows = [], []
-    for name in (name for names in found.values() for name in names):
+    names, words = [name for names in found.values() for name in names], []
+    shown = {path_of(name) for name in names}
+    for path in sorted(set(OURS.glob("*/*.json")) - shown):  # of another set or scale
+        name = str(path.relative_to(OURS).with_suffix(""))
+        names += [name] * (out / f"{name}.json").exists()
+    for name in names:
         yours, ours = result_of(name, out), result_of(name)
-        rows.append((name, yours, ours))
-    others = sorted(path.relative_to(OURS) for path in OURS.glob("*/*.json"))
-    for path in others:  # of another set or scale, where OUT has it
-        ours, yours = (json.loads((f / path).read_text()) if (f / path).exists() else None
-                       for f in (OURS, out))
-        if yours and ours not in [row[2] for row in rows]:
-            rows.append((str(path.with_suffix("")), yours, ours))
-    for name, yours, ours in rows:
         words.append(against_ours(yours, ours) if yours and ours else "missing")
         row = name, told(yours), told(ours), words[-1]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")

@@ -125,10 +125,9 @@ def leaves():
     return rows + statements() + open_sentences()
 
 
-def shares(rows, paper):
+def shares(rows, paper, ours):
     """(built, run at quick scale, borne by tests, as printed) of a paper's claims, each counted
-    once and without panels that are ours, and how many there are."""
-    ours = listed("Ours, no claim")
+    once and without the panels that are ``ours``, and how many there are."""
     own = {row.name: row for row in rows if row.paper == paper and row.name not in ours}.values()
     there = sum("not built" not in row.judge and "no panel" not in row.judge for row in own)
     proved = sum(row.judge.startswith("test_") for row in own)
@@ -143,14 +142,14 @@ def main():
     parser.add_argument("--paper", nargs="+", choices=list(PAPERS), default=list(PAPERS))
     parser.add_argument("--shares", action="store_true", help="the shares alone")
     arguments = parser.parse_args()
-    rows = leaves()
+    rows, ours = leaves(), listed("Ours, no claim")
     for paper in arguments.paper:
-        n = shares(rows, paper)
+        n = shares(rows, paper, ours)
         print(f"{PAPERS[paper]}: of {n[4]} claims {n[0]} built: {n[1]} run at quick scale, {n[2]}"
               f" borne by tests; {n[3]} as printed")
         for row in rows if not arguments.shares else ():
             if row.paper == paper:
-                own = " (ours)" * (row.name in listed("Ours, no claim"))
+                own = " (ours)" * (row.name in ours)
                 print(f"  {row.name:36} {row.verdict or '–':28} {row.number:18} {row.judge}{own}")
         verdicts = Counter(row.verdict or "no verdict" for row in rows if row.paper == paper)
         print(f"  {', '.join(f'{n} {word}' for word, n in verdicts.most_common())}")

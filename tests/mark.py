@@ -206,9 +206,8 @@ def marked(path, name, assignment, defined, limit, minutes):
             failures += [c for c in own if not c["passed"]]
         shares[what] = round(points * sum(each) / len(each), 1)
     first = [share for what, share in shares.items() if what.startswith("definition")]
-    rest = [f"earned {sum(shares.values()):g}, not counted without a point for the definition"]
-    rest = rest if first and not any(first) and any(shares.values()) else []
-    if first and not any(first):
+    uncounted = sum(shares.values()) if first and not any(first) else 0
+    if uncounted:
         shares = dict.fromkeys(shares, 0.0)
     absent = sorted(set(assignment.functions) - defined)
     told = [f"does not define {', '.join(absent)}"] * bool(absent) + [early] * bool(early)
@@ -216,7 +215,8 @@ def marked(path, name, assignment, defined, limit, minutes):
         told.append(explained(failures[0], cases, tuple(tests)))
         others = sorted({c["test"] for c in failures} - {failures[0]["test"]})
         told += [f"other tests that fail: {', '.join(others)}"] * bool(others)
-    told += rest
+    if uncounted:
+        told.append(f"earned {uncounted:g}, not counted without a point for the definition")
     row = {"file": name, "assignment": assignment.name, "points": round(sum(shares.values()), 1)}
     return row | {"of": assignment.points} | shares | {"remark": "\n".join(told)}
 
@@ -262,14 +262,18 @@ def likely(failure, cases, tests):
         return ""
     own = [c for c in cases.values() if c["test"] == test]
     mine = {k for k, c in cases.items() if c["passed"] and f"test_{function}__" in c["test"]}
-    draws, by_verdict = "Generator" in failure["called"], []
+    by_verdict = []
+
+    def errs_so(one, other):
+        return agree(one, other) or "Generator" in failure["called"] and alike(one, other)
+
     for words, text in wrong_solutions(function):
         first = of_wrong(text, (failure["case"].removeprefix("test_"),)).get(failure["case"])
-        if not first or not (agree(failure, first) or draws and alike(failure, first)):
+        if not first or not errs_so(failure, first):
             continue  # most fall out by this one case
         others = of_wrong(text, tests)
         pairs = [(c, others.get(c["case"])) for c in own]
-        shares = all(other and (agree(c, other) or draws and alike(c, other)) for c, other in pairs)
+        shares = all(other and errs_so(c, other) for c, other in pairs)
         if not (shares and all(others[k]["passed"] for k in mine if k in others)):
             continue
         if all(agree(c, other) for c, other in pairs):

@@ -33,7 +33,8 @@ def test_ledger__what_is_built_is_listed_and_has_a_result():
 
 @pytest.mark.parametrize("paper", ledger.PAPERS)
 def test_ledger__shares_are_counts_of_its_rows(paper):
-    built, run, proved, as_printed, n = ledger.shares(ledger.leaves(), paper)
+    ours = ledger.listed("Ours, no claim")
+    built, run, proved, as_printed, n = ledger.shares(ledger.leaves(), paper, ours)
     assert 0 < as_printed <= run + proved <= built <= n
 
 
