@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ class Setup:
     drop_last    leave out the last, smaller batch of an epoch
     autocast     torch.bfloat16 to compute in it, or None
     channels_last   memory format of images and weights
+    tf32         multiply in TF32 on CUDA, in training steps alone
     """
 
     model: Callable
@@ -62,6 +63,7 @@ class Setup:
     drop_last: bool = True
     autocast: torch.dtype | None = None
     channels_last: bool = False
+    tf32: bool = False
 
     def __post_init__(self):
         check_tensors(x=(self.x, "any n ..."), y=(self.y, "label n"))
@@ -277,7 +279,8 @@ def train_epoch(setup, phase, state):
     draws = {key: generator(device, state.seed, state.epoch, key) for key in keys}
     lr, augment, size = chosen("lr"), chosen("augment"), chosen("batch_size")
     _set_rates(state, lr, chosen("weight_decay"))
-    settings = chosen("loss"), chosen("clip"), setup.autocast, setup.channels_last, state.masks
+    settings = chosen("loss"), chosen("clip"), setup.autocast, setup.channels_last
+    settings += state.masks, setup.tf32
     # data as the phase shows them
     x, y = setup.x, setup.y
     if phase.deficit is not None:
@@ -321,9 +324,23 @@ def _set_rates(state, lr, weight_decay):
             group["weight_decay"] = float(weight_decay) * share
 
 
+@contextmanager
+def _in_tf32():
+    """Within it CUDA multiplies float32 in TF32 (10 bits of mantissa), forward and backward."""
+    kinds = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = True
+        yield
+    finally:
+        for kind, value in zip(kinds, before):
+            kind.allow_tf32 = value
+
+
 def training_step(
     model, optimizer, x, y, loss_function=cross_entropy, clip=None, autocast=None,
-    channels_last=False, masks=None,
+    channels_last=False, masks=None, tf32=False,
 ):
     """One optimisation step on one batch -> the loss before it (a tensor; nothing
     waits for the device).
@@ -333,10 +350,12 @@ def training_step(
     """
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    with nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast):
-        loss = loss_function(model, x, y)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    half = nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast)
+    with _in_tf32() if tf32 else nullcontext():
+        with half:
+            loss = loss_function(model, x, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
     if masks is not None:
         parameters = dict(model.named_parameters())
         for name, mask in masks.items():

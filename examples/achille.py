@@ -75,26 +75,21 @@ def configs(Config, textures, fashion_mnist, cifar10, smoke, evening=None):
 
 
 NORM = "put BatchNorm into the net of the quick scale (the effect is smaller)"
-BFLOAT16 = "compute in bfloat16, channels last (about 0.4 of the time; other numbers)"
-OPTIONS = [
-    ("--norm", dict(choices=["batch"], help=NORM), "batchnorm"),
-    ("--bfloat16", dict(action="store_true", help=BFLOAT16), "bfloat16"),
-]
+OPTIONS = [("--norm", dict(choices=["batch"], help=NORM), "batchnorm")]
 
 
 def prepare(study, seed, c=None, **generator):
     """(Dataset, Setup): the seed draws the data (or its subset), the first weights, the batches.
     c, generator: other settings than the study's, of the run and of the data."""
-    c, arguments = c or study.config, study.arguments
+    c = c or study.config
     data = study.prepared_data(seed, **generator)
     x, y = data.train
-    norm = c.norm or vars(arguments).get("norm") == "batch"
+    norm = c.norm or vars(study.arguments).get("norm") == "batch"
     setup = Setup(
         model=partial(c.net, x.shape[1:], data.classes, norm=norm), x=x, y=y,
         lr=c.lr if c.decay == 1 else exponential(c.lr, c.decay), weight_decay=c.weight_decay,
         batch_size=c.batch_size, optimizer=partial(torch.optim.SGD, momentum=c.momentum),
-        augment=c.augment, clip=c.clip,
-        autocast=torch.bfloat16 if c.bfloat16 or arguments.bfloat16 else None,
+        augment=c.augment, clip=c.clip, autocast=torch.bfloat16 if c.bfloat16 else None,
         channels_last=x.shape[1] > 1,
     )
     return data, setup

@@ -153,7 +153,7 @@ def schedules(c):
 
 
 def main(argv=None):
-    study = Study(__file__, PANELS, CONFIGS, argv, achille.OPTIONS[1:])
+    study = Study(__file__, PANELS, CONFIGS, argv)
     c = study.config
     choices = changed(c, study.data, len(achille.prepare(study, study.seeds[0])[1].x))
 

@@ -58,12 +58,13 @@ shapes: train_size=1000, test_size=1000, size=16, noise=0.1, amplitude=(0.7, 1.0
     class_colour=0.0
 teacher: train_size=1000, test_size=1000, dim=20, hidden=8
 textures: train_size=1000, test_size=2000, size=16, coarse=0.3, fine=0.8, noise=0.25
-Setup: lr=0.05, weight_decay=0.0, batch_size=128, drop_last=True, channels_last=False
+Setup: lr=0.05, weight_decay=0.0, batch_size=128, drop_last=True, channels_last=False,
+    tf32=False
 State: epoch=0, step=0, scored=0, lr_start=0, event=False
 accuracy: batch_size=1000
 evaluate: batch_size=1000
 predict: batch_size=1000
-training_step: channels_last=False
+training_step: channels_last=False, tf32=False
 DeiT: shape=(3, 32, 32), classes=10, patch=4, dim=512, heads=8, depth=4, hidden=512
 gaussian_bin_probabilities: bins=30, low=-1.0, high=1.0, outside='clip'
 gaussian_binned_entropy: bins=30, low=-1.0, high=1.0, outside='clip'

@@ -84,6 +84,16 @@ def test_study__set_makes_a_variant_and_names_what_there_is(study):
             study("--set", bad)
 
 
+def test_study__arithmetic_asked_for_reaches_the_training_and_names_the_variant(study):
+    asked = study("--bfloat16", "--tf32", "--channels-last")
+    (unit, *_) = asked.units(prepare, PLAN)
+    setup = unit.setup
+    assert (setup.autocast, setup.tf32, setup.channels_last) == (torch.bfloat16, True, True)
+    assert asked.path("p").parent.name.endswith("bfloat16-tf32-channels-last")
+    (unit, *_) = study().units(prepare, PLAN)
+    assert (unit.setup.autocast, unit.setup.tf32, unit.setup.channels_last) == (None, False, False)
+
+
 def test_study__csv_holds_every_number_that_is_drawn(study):
     own = study("--csv")
     run(own)

@@ -415,3 +415,29 @@ def test_training_step__images_reach_the_net_channels_last_when_asked():
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
         training_step(net, optimizer, x, torch.arange(4) % 2, channels_last=asked)
     assert seen == [False, True]
+
+
+def test_training_step__tf32_is_on_forward_and_backward_and_nowhere_else():
+    class Noting(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            seen.append(on())
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            seen.append(on())
+            return gradient
+
+    def on():
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    def loss(model, x, y):
+        return Noting.apply(model(x)).sum()
+
+    seen, before, net = [], on(), torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for asked in (False, True):
+        training_step(net, optimizer, torch.ones(4, 2), torch.arange(4), loss, tf32=asked)
+        assert on() == before
+    assert seen == [before] * 2 + [(True, True)] * 2

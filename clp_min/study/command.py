@@ -88,10 +88,20 @@ OPTIONS = {  # flag -> keywords of add_argument
         help="change settings of the script's Config, like lr=0.1; a variant of its own",
     ),
     "--list": dict(action="store_true", help="list every script with its panels, and stop"),
-    "--dry-run": dict(action="store_true", help="print the cost, do one real training step, stop"),
+    "--dry-run": dict(
+        action="store_true", help="print the cost, train each net for a few steps, stop"
+    ),
     "--plot": dict(
         action="store_true", help="redraw the figures from their results files, without training"
     ),
+}
+
+
+ARITHMETIC = {  # flag of every script, of training alone: its help, and what a Setup is told
+    "bfloat16": ("train in bfloat16 (autocast; other numbers)", dict(autocast=torch.bfloat16)),
+    "tf32": ("train in TF32 on CUDA (other numbers)", dict(tf32=True)),
+    "channels-last": ("train with channels last (faster; other roundings)",
+                      dict(channels_last=True)),
 }
 
 
@@ -114,6 +124,9 @@ class Study:
         self.started, self.work, self.lock = time.monotonic(), None, None
         self.loaded, self.prepared, self.sizes, self.stand_ins = {}, {}, {}, set()
         self.classes = None  # of the study's data set, once it is loaded
+        for flag, (said, _) in ARITHMETIC.items():
+            said = f"{said}; what is measured is float32; a variant of its own"
+            options = [*options, (f"--{flag}", dict(action="store_true", help=said), flag)]
         self.arguments = parse(self.script, panels, configs, self.argv, options)
         arguments = self.arguments
         # data, settings, panels
@@ -188,8 +201,14 @@ class Study:
         one_net = all(isinstance(phases, list) for phases in schedules.values())
         plans = {"": schedules} if one_net else schedules
 
+        asked = {}
+        for flag, (_, settings) in ARITHMETIC.items():
+            if getattr(self.arguments, flag.replace("-", "_")):
+                asked |= settings
+
         def prepared(seed, label):
-            return prepare(self, seed) if one_net else prepare(self, seed, label)
+            found = prepare(self, seed) if one_net else prepare(self, seed, label)
+            return found[0], replace(found[1], **asked)
 
         setups = {label: prepared(self.seeds[0], label)[1] for label in plans}
         if not self.arguments.dry_run:

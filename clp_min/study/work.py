@@ -95,7 +95,7 @@ class Work:
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
             if share == 0:  # said once
-                _one_step(self.setup, sum(costs) / max(flops.values()) * len(self.setup.x))
+                self._print_hours(setups, flops, costs)
         if study.arguments.dry_run:
             print("dry run: nothing was written")
             raise SystemExit(0)
@@ -126,6 +126,26 @@ class Work:
             f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
             f" {memory:.1f} GB of memory beside the activations and what measuring takes,"
             f" {disk:.2f} GB of disk while it runs",
+            flush=True,
+        )
+
+    def _print_hours(self, setups, flops, costs):
+        """Real steps of every net, those that cost alike once, and what all take at that pace."""
+        alike, seconds = {}, 0.0
+        for label, setup in setups.items():
+            alike.setdefault((flops[label], len(setup.x), setup.batch_size), []).append(label)
+        for labels in alike.values():
+            setup = setups[labels[0]]
+            epochs = sum(c for u, c in zip(self.units, costs) if u.label in labels)
+            steps = epochs / flops[labels[0]] * len(setup.x) / min(setup.batch_size, len(setup.x))
+            others = f" and {len(labels) - 1} that cost alike" * (len(labels) > 1)
+            seconds += steps * _one_step(setup, (labels[0] or "one net") + others)
+        hours = seconds / 3600
+        said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+        days = f" ({hours / 24:,.0f} days)" * (hours > 48)
+        print(
+            f"training takes about {said} hours{days} of this device in one process, measuring"
+            " comes on top",
             flush=True,
         )
 
@@ -339,13 +359,14 @@ def _print_tree(plans, besides):
         )
 
 
-def _one_step(setup, examples):
-    """Real steps of the real model: what the first keeps for its backward pass, what the others
-    take (the median of three), and so many examples at that pace."""
+def _one_step(setup, name):
+    """Real steps of a real model: what the first keeps for its backward pass, and what the others
+    take (the median of three) -> its seconds."""
     state = fresh_state(setup, 0)
     state.model.train()
     x, y = (part[: setup.batch_size].clone() for part in (setup.x, setup.y))
     settings = setup.loss, setup.clip, setup.autocast, setup.channels_last
+    step = partial(training_step, state.model, state.optimizer, x, y, *settings, tf32=setup.tf32)
     own, kept = {t.untyped_storage().data_ptr() for t in (x, *state.model.parameters())}, {}
 
     def keep(tensor):
@@ -355,26 +376,23 @@ def _one_step(setup, examples):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+        loss = float(step())
     times = []
     for _ in range(3):
         began = time.monotonic()  # the device has been waited for: the loss is a number
-        loss = float(training_step(state.model, state.optimizer, x, y, *settings))
+        loss = float(step())
         times.append(time.monotonic() - began)
-    seconds = sorted(times)[1]
-    hours = examples / len(x) * seconds / 3600
-    said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-    days = f" ({hours / 24:,.0f} days)" * (hours > 48)
     peak = ""
     if x.is_cuda:
         peak = f", {torch.cuda.max_memory_allocated(x.device) / 1e9:.1f} GB at its peak"
+    seconds = sorted(times)[1]
     print(
-        f"a step of {len(x)} examples keeps {sum(kept.values()) / 1e9:.2f} GB of activations{peak},"
-        f" takes {seconds:.2g} s (median of 3, {min(times):.2g} to {max(times):.2g}; loss"
-        f" {loss:.3f}): training takes about {said} hours{days} of this device in one process,"
-        " measuring comes on top",
+        f"  {name}: a step of {len(x)} examples keeps {sum(kept.values()) / 1e9:.2f} GB of"
+        f" activations{peak}, takes {seconds:.2g} s (median of 3, {min(times):.2g} to"
+        f" {max(times):.2g}; loss {loss:.3f})",
         flush=True,
     )
+    return seconds
 
 
 # ---- several processes

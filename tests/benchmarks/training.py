@@ -24,7 +24,7 @@ from clp_min.deficits import downsample_blur, gaussian_blur, images
 from clp_min.fisher import fisher_trace
 from clp_min.information import READINGS, binned_mutual_information
 from clp_min.schedule import Phase, sweep
-from clp_min.train import Setup
+from clp_min.train import Setup, training_step
 
 NETS = {  # name -> (net, examples, side)
     "small_cnn": (models.small_cnn, 1024, 16),
@@ -32,6 +32,8 @@ NETS = {  # name -> (net, examples, side)
     "resnet18, a quarter wide": (partial(models.resnet18, width=16), 256, 32),
 }
 BATCH, EPOCHS = 128, 2
+LAST, HALF = dict(channels_last=True), dict(autocast=torch.bfloat16)
+ARITHMETIC = {"channels last": LAST, "bfloat16": HALF, "both": LAST | HALF}
 
 
 class Cropped(Dataset):
@@ -81,6 +83,24 @@ def loader(setup):
     """A DataLoader with the usual transforms."""
     data = Cropped(setup.x.cpu(), setup.y.cpu())
     by_hand(setup, lambda: DataLoader(data, BATCH, shuffle=True))
+
+
+def passes(make, shape, device, channels_last=False, **flags):
+    """(forward, forward and backward, whole training step) of a net on one batch, each a function
+    that does it ten times."""
+    x, y = torch.randn(BATCH, *shape, device=device), torch.arange(BATCH, device=device) % 10
+    model = make(shape).to(device).train()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def both():
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+
+    step = partial(training_step, model, optimizer, x, y, channels_last=channels_last, **flags)
+    ways = partial(model, x), both, step
+    return [lambda way=way: [way() for _ in range(10)] for way in ways]
 
 
 def alone(setup, plan):
@@ -159,6 +179,16 @@ def main():
             row(arguments, f"{net}: Tr F ({labels}) of 1,000, % of an epoch of 50,000",
                 timed(lambda: fisher_trace(model, x[:100], labels), lambda: ours(setup)),
                 "%", 100 * 10 * per_epoch)
+    # where a step goes, and what other arithmetic makes of it
+    for net, (make, _, side) in NETS.items():
+        shape = 3, side, side
+        forward, both, step = passes(make, shape, device)
+        row(arguments, f"{net}: forward pass, % of a training step", timed(forward, step), "%", 100)
+        row(arguments, f"{net}: forward and backward pass, % of a training step",
+            timed(both, step), "%", 100)
+        for name, flags in ARITHMETIC.items():
+            other = passes(make, shape, device, **flags)[-1]
+            row(arguments, f"{net}: a training step, {name}, over a plain one", timed(other, step))
     # one sweep
     make, n, side = NETS["small_cnn"]
     x, y = torch.randn(n, 3, side, side, device=device), torch.arange(n, device=device) % 10

@@ -9,7 +9,7 @@ from clp_min import train
 
 def training_step(
     model, optimizer, x, y, loss_function=train.cross_entropy, clip=None, autocast=None,
-    channels_last=False, masks=None,
+    channels_last=False, masks=None, tf32=False,
 ):
     optimizer.zero_grad(set_to_none=True)
     loss = loss_function(model, x, y)
