@@ -74,3 +74,19 @@ def pytest_terminal_summary(terminalreporter):
 def _fixed_seed(request):
     drawn = request.node.get_closest_marker("monte_carlo")
     torch.manual_seed(request.config.getoption("--seed") if drawn else 0)
+
+
+@pytest.fixture
+def number(request):
+    """number(value, claim): the value is what the claim's marker prints, to as many digits. Where a
+    test bears one claim with a number, its name may be left out."""
+    markers = request.node.iter_markers("claim")
+    said = {m.args[0]: m.kwargs["number"].split()[0] for m in markers if "number" in m.kwargs}
+
+    def is_printed(value, claim=None):
+        text = said[claim] if claim else next(iter(said.values()))
+        digits = len(text.split("e")[0].lstrip("-0.").replace(".", ""))
+        value = float(f"{float(value):.{digits - 1}e}") if digits else round(float(value), 12)
+        assert value == float(text), f"the marker of {claim or 'this claim'} prints {text}"
+
+    return is_printed

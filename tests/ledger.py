@@ -87,15 +87,18 @@ def results():
 
 
 def statements():
-    """[Leaf] of the claims that tests bear: @pytest.mark.claim(name, verdict=...)."""
+    """[Leaf] of the claims that tests bear: @pytest.mark.claim(name, verdict=..., number=...), the
+    number with its unit, which the test computes (the fixture ``number``)."""
     leaves = []
     for path in sorted(ROOT.glob("tests/test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             for mark in getattr(node, "decorator_list", ()):
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.claim":
-                    verdict = {k.arg: k.value for k in mark.keywords}["verdict"]
-                    name, word = ast.literal_eval(mark.args[0]), ast.literal_eval(verdict)
-                    leaves.append(Leaf(name, word, "", f"{path.name}: {node.name}"))
+                    said = {k.arg: ast.literal_eval(k.value) for k in mark.keywords}
+                    number, _, unit = said.get("number", "").partition(" ")
+                    judge = f"{path.name}: {node.name}" + f" ({unit})" * bool(unit)
+                    name = ast.literal_eval(mark.args[0])
+                    leaves.append(Leaf(name, said["verdict"], number, judge))
     return leaves
 
 

@@ -128,12 +128,14 @@ def test_binned_mutual_information__gaussian_closed_form(scale, outside):
     )
 
 
-@pytest.mark.claim("revisiting_memorise_then_forget", verdict="does not follow")
-def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone():
+@pytest.mark.claim("revisiting_memorise_then_forget", verdict="does not follow",
+                   number="4.81 bits at the top, 1.09 at the end, nothing learned")
+def test_gaussian_binned_entropy__rises_and_falls_by_scale_alone(number):
     """Finding 2 reads a rise and fall of I(X;T) as memorising and forgetting. Logits that only
     grow in scale, learning nothing, show both: the observation may hold, the inference is none."""
     values = [gaussian_binned_entropy(s) for s in (0.001, 0.2, 0.5, 0.5871, 0.6, 1, 5, 100)]
     assert_close(values, [1.0, 3.6387, 4.7702, 4.81269, 4.8119, 4.3996, 2.1688, 1.0917], 1e-5)
+    number(values[3])
     dropped = [gaussian_binned_entropy(s, outside="drop") for s in (0.2, 0.5, 1, 5, 100)]
     assert all(a < b for a, b in zip(dropped, dropped[1:])) and dropped[-1] < math.log2(30)
 

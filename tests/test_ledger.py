@@ -1,5 +1,7 @@
 """The claims ledger holds what the tests, the results and PANELS.md hold."""
 
+import ast
+
 import pytest
 
 import ledger
@@ -44,3 +46,20 @@ def test_ledger__its_lists_hold_all_markers_and_name_panels():
         {row.name for row in ledger.statements()}
     )
     assert set(ledger.listed("Ours, no claim")) <= set(ledger.built())
+
+
+def test_ledger__what_does_not_hold_as_printed_has_a_number_that_its_test_computes():
+    rows = ledger.statements()
+    numbers = {row.name for row in rows if row.number}
+    wanted = ("fails as printed", "does not follow", "holds as corrected")
+    assert {row.name for row in rows if row.verdict in wanted} == numbers
+    for path in sorted(ledger.ROOT.glob("tests/test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for mark in getattr(node, "decorator_list", ()):
+                text = ast.unparse(mark)
+                if text.startswith("pytest.mark.claim(") and "number=" in text:
+                    calls = [ast.unparse(call) for call in ast.walk(node)
+                             if isinstance(call, ast.Call) and ast.unparse(call.func) == "number"]
+                    several = len(ledger.re.findall("number=", ast.unparse(node))) > 1
+                    own = ast.unparse(mark.args[0]) if several else ""
+                    assert any(own in call for call in calls), text

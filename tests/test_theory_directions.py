@@ -38,9 +38,11 @@ def test_relu_net_pass__is_autograds():
         assert_close(g, np.outer(delta, feature), EXACT, 1e-14)
 
 
-@pytest.mark.claim("diversity_lemma1", verdict="holds as corrected")
-@pytest.mark.claim("diversity_lemma2", verdict="holds as corrected")
-def test_split_along__lemmas_1_and_2():
+@pytest.mark.claim("diversity_lemma1", verdict="holds as corrected",
+                   number="3.06 is missing from W, as printed")
+@pytest.mark.claim("diversity_lemma2", verdict="holds as corrected",
+                   number="24.7 along C, as printed; right: 0")
+def test_split_along__lemmas_1_and_2(number):
     """Right: eps = W' (I - CC'/C'C), with eps C = 0 and the least norm. As printed, eps = W' -
     (CC'/C'C) W', the projection is on the wrong side: d x h by h x h; where h = d, as in all their
     nets, it runs, eps C is not 0 and C V' + eps' is not W."""
@@ -57,13 +59,16 @@ def test_split_along__lemmas_1_and_2():
     for column, row in zip(printed.T, w):  # as it stands: a row of W less its part along C
         assert_close(column, row - (c @ row) / (c @ c) * c, TIGHT, 1e-14)
     assert np.linalg.norm(printed @ c) > 1
+    number(np.linalg.norm(printed @ c), "diversity_lemma2")
     assert np.linalg.norm(np.outer(c, v) + printed.T - w) > 1
+    number(np.linalg.norm(np.outer(c, v) + printed.T - w), "diversity_lemma1")
     with pytest.raises(ValueError):
         printed_residual(rng.normal(size=(6, 4)), rng.normal(size=6))
 
 
-@pytest.mark.claim("diversity_theorem1", verdict="holds as corrected")
-def test_theorem1_parts__sum_to_the_step():
+@pytest.mark.claim("diversity_theorem1", verdict="holds as corrected",
+                   number="0.0567 of the step is missed with the weights after it")
+def test_theorem1_parts__sum_to_the_step(number):
     """Exact for one example and one plain step, W_{l+1} before it. The number of terms is 1 + rank
     (eps), not h + 1; V_i'C = 0, where U_i'C = 0 is printed, which has no meaning for h != h'."""
     for seed in range(5):
@@ -83,11 +88,14 @@ def test_theorem1_parts__sum_to_the_step():
             after = weights[layer + 1] - 0.1 * np.outer(deltas[layer + 1], features[layer + 1])
             primary, parts, _ = theorem1_parts(weights, layer, c, x, label, 0.1, after)
             assert np.abs(primary + parts.sum(0) - step).max() > 1e-4 * size
+    number(np.abs(primary + parts.sum(0) - step).max() / size)
 
 
-@pytest.mark.claim("diversity_fig5_one_sample", verdict="does not follow")
-@pytest.mark.claim("diversity_theorem2", verdict="fails as printed")
-def test_theorem2_product__exact_condition_and_counterexamples():
+@pytest.mark.claim("diversity_fig5_one_sample", verdict="does not follow",
+                   number="1.00 is |cos(dV, F)| for any C")
+@pytest.mark.claim("diversity_theorem2", verdict="fails as printed",
+                   number="-1.00 where it is to be 0 or more, at a sigma of .024 |V|")
+def test_theorem2_product__exact_condition_and_counterexamples(number):
     """cos(dV, F) is 1 or -1 for any C (Fig. 5 verifies nothing). The product is sgn(C'delta) cos(V,
     W'delta); it is >= 0 exactly if |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta. A sigma_max(eps)
     of .024 |V| does not do; where C is a left singular vector of W any sigma_max will."""
@@ -102,6 +110,9 @@ def test_theorem2_product__exact_condition_and_counterexamples():
         expected /= np.linalg.norm(v) * np.linalg.norm(w.T @ delta)
         assert abs(product - expected) < 1e-12
         assert (product >= 0) == theorem2_holds(w, c, delta)
+        change = c @ np.outer(delta, feature)  # of V, by one example, up to the rate
+        cosine = change @ feature / np.linalg.norm(change) / np.linalg.norm(feature)
+        number(abs(cosine), "diversity_fig5_one_sample")
     # small sigma_max is not enough: C'delta nearly 0, and eps leads against V
     c, v = np.eye(4)[0], np.eye(3)[0]
     w = np.outer(c, v) + 0.024 * np.outer(np.eye(4)[1], v)
@@ -109,6 +120,7 @@ def test_theorem2_product__exact_condition_and_counterexamples():
     assert np.linalg.svd(eps)[1][0] < 0.025 * np.linalg.norm(v)
     delta = 1e-4 * c - np.eye(4)[1]
     assert theorem2_product(w, c, delta, np.ones(3)) < 0 and not theorem2_holds(w, c, delta)
+    number(theorem2_product(w, c, delta, np.ones(3)), "diversity_theorem2")
     # and not needed: C a left singular vector
     w = rng.normal(size=(6, 5))
     c = np.linalg.svd(w)[0][:, 4]  # of the SMALLEST singular value
@@ -131,14 +143,16 @@ def test_null_frequency__by_sampling(h, d, expected):
         null_frequency(1, 5)
 
 
-@pytest.mark.claim("diversity_theorem3", verdict="does not follow")
-def test_theorem3_share__is_an_assumption():
+@pytest.mark.claim("diversity_theorem3", verdict="does not follow",
+                   number="0.507 of one sign where deltas differ")
+def test_theorem3_share__is_an_assumption(number):
     """One sign for all examples of a category: true where the deltas are alike, .5 where they are
     not; nothing in the proof makes them so."""
     rng = np.random.default_rng(0)
     c, alike = rng.normal(size=9), rng.normal(size=9)
     assert theorem3_share(c, alike + 0.01 * rng.normal(size=(50, 9))) == 1.0
     assert theorem3_share(c, rng.normal(size=(4000, 9))) < 0.55
+    number(theorem3_share(c, rng.normal(size=(4000, 9))))
 
 
 def test_two_phases__is_autograds_descent():
@@ -167,8 +181,9 @@ def test_two_phases__is_autograds_descent():
         optimizer.step()
 
 
-@pytest.mark.claim("diversity_appendix_i", verdict="does not follow")
-def test_relu_net_pass__the_same_features_do_not_give_alike_gradients():
+@pytest.mark.claim("diversity_appendix_i", verdict="does not follow",
+                   number="-0.184 is the mean cosine with the same features")
+def test_relu_net_pass__the_same_features_do_not_give_alike_gradients(number):
     """Appendix I: alike features open the same gates, "therefore" gradients are alike. Eq. 23 needs
     the gradient above to be alike too: it is within a category; the SAME example under two labels
     has the same features and gates, and gradients with a cosine under 0 on the mean of 200 nets."""
@@ -181,12 +196,14 @@ def test_relu_net_pass__the_same_features_do_not_give_alike_gradients():
         if np.linalg.norm(a) > 0:
             cosines.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     assert len(cosines) > 150 and np.mean(cosines) < 0
+    number(np.mean(cosines))
     near, also = (relu_net_pass(weights, scale * x, 0)[1] for scale in (1.0, 1.001))
     assert near[1] @ also[1] > 0.999 * np.linalg.norm(near[1]) * np.linalg.norm(also[1])
 
 
-@pytest.mark.claim("diversity_s_primary", verdict="fails as printed")
-def test_theorem1_parts__s_primary_has_the_index_of_another_part():
+@pytest.mark.claim("diversity_s_primary", verdict="fails as printed",
+                   number="1.35 times the largest other part, as printed: 1")
+def test_theorem1_parts__s_primary_has_the_index_of_another_part(number):
     """S_primary is printed with the change of index i: that is S_i, and their ratio 1, where the
     table has 9 to 37. With the primary part it is a number of its own."""
     for seed in range(5):
@@ -194,6 +211,7 @@ def test_theorem1_parts__s_primary_has_the_index_of_another_part():
         primary, parts, _ = theorem1_parts(weights, 0, weights[1] @ np.ones(7), x, label, 0.1)
         sizes = np.linalg.norm(parts, axis=(1, 2))
         assert not np.isclose(np.linalg.norm(primary), sizes, rtol=1e-3).any()
+    number(np.linalg.norm(primary) / sizes.max())
 
 
 def test_theorem3_share__an_example_at_right_angles_has_neither_sign():

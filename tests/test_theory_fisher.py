@@ -108,8 +108,9 @@ def test_softmax_fisher_trace__is_largest_at_uniform_outputs():
         )
 
 
-@pytest.mark.claim("revisiting_proposition1", verdict="fails as printed")
-def test_proposition1__larger_information_and_larger_variance():
+@pytest.mark.claim("revisiting_proposition1", verdict="fails as printed",
+                   number="3.00 is the variance at F = 2/3, 2 at F = 1/2")
+def test_proposition1__larger_information_and_larger_variance(number):
     """Larger F, "lower uncertainty": t_3 has F = 2/3 > 1/2 of N(0, 2), and its sample's variance
     3 > 2. 1/F bounds the variance from below, no more. As matrices the trace does not order
     either: diag(100, .01) has a trace of 100.01 and so has its inverse."""
@@ -123,6 +124,7 @@ def test_proposition1__larger_information_and_larger_variance():
     tangent = np.linspace(-np.pi / 2, np.pi / 2, 2_000_001)[1:-1]
     variance = (6 / np.pi * np.sin(tangent) ** 2).sum() * (tangent[1] - tangent[0])
     assert_close(variance, 3.0, 1e-5)
+    number(variance)
     assert student_t_location_information(3) > 1 / 2.0 and variance > 2.0  # against N(0, 2)
     big, unit = np.diag([100, 0.01]), np.eye(2)
     assert np.trace(big) > np.trace(unit) and np.trace(np.linalg.inv(big)) > np.trace(
@@ -130,18 +132,21 @@ def test_proposition1__larger_information_and_larger_variance():
     )
 
 
-@pytest.mark.claim("revisiting_tighter_bound", verdict="fails as printed")
-def test_student_t_location_information__larger_is_a_smaller_bound():
+@pytest.mark.claim("revisiting_tighter_bound", verdict="fails as printed",
+                   number="1.50 between bound and variance at F = 2/3, 0 at F = 1/2")
+def test_student_t_location_information__larger_is_a_smaller_bound(number):
     """"A larger F implies a tighter lower bound": 1/F falls with F, and a smaller lower bound is
     the looser one. t_3: bound 3/2 under its variance 3; N(0, 2), F = 1/2 < 2/3: 2 under 2."""
     larger, smaller = student_t_location_information(3), 1 / 2
     assert larger > smaller
     room = [3 - 1 / larger, 2 - 1 / smaller]  # variance of the mean of one observation less 1/F
     assert_close(room, [1.5, 0.0], EXACT)
+    number(room[0])
 
 
-@pytest.mark.claim("revisiting_proposition1_efficient", verdict="holds as corrected")
-def test_proposition1__holds_for_efficient_estimators():
+@pytest.mark.claim("revisiting_proposition1_efficient", verdict="holds as corrected",
+                   number="1.50 is 1 / F, reached within .05")
+def test_proposition1__holds_for_efficient_estimators(number):
     """Maximum likelihood, n = 200: n times the variance is near 1/F = 1.5 for t_3 and 2 for
     N(0, 2): among efficient estimators in large samples the order is as printed (10,000 samples;
     the likelihood's own correction of order 1/n is .05)."""
@@ -157,11 +162,13 @@ def test_proposition1__holds_for_efficient_estimators():
     normal = 200 * (math.sqrt(2) * rng.normal(size=(10_000, 200))).mean(1) ** 2
     assert_mean(normal, 2.0, detects=0.3)
     assert abs(student.mean() - 1.5) < 0.05 + 5 * student.std() / 100
+    number(1 / student_t_location_information(3))
     assert student.mean() + 5 * np.hypot(student.std(), normal.std()) / 100 < normal.mean()
 
 
-@pytest.mark.claim("revisiting_eq35", verdict="fails as printed")
-def test_softmax_fisher_trace__eq35_with_the_corresponding_label():
+@pytest.mark.claim("revisiting_eq35", verdict="fails as printed",
+                   number="1.00e+06 times as much as printed, at p(y) = 1 - 1e-6")
+def test_softmax_fisher_trace__eq35_with_the_corresponding_label(number):
     """Eq. 35 draws x "and y is the corresponding label": the empirical Fisher, another quantity
     than Eq. 1's. A right net at p(y) = 1 - s has (1 - |p|^2) / |p - y|^2 near 1/s: they part just
     where training ends."""
@@ -172,6 +179,7 @@ def test_softmax_fisher_trace__eq35_with_the_corresponding_label():
             model[1].weight.copy_(x.new_tensor([[math.log((1 - s) / s)], [0.0]]))
         ratio = fisher_trace(model, x).total / fisher_trace(model, x, torch.tensor([0])).total
         assert_close(ratio, 2 * s * (1 - s) / (2 * s**2), 1e-9)
+    number(ratio)
 
 
 @pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed")
@@ -199,8 +207,9 @@ def test_label_noise_limit__full_batch_descent_ends_with_a_trace(classes, noise,
     assert_close(fisher_trace(model, x, y).total, expected, 1e-9)
 
 
-@pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed")
-def test_label_noise_limit__descent_from_zero_arrives_there():
+@pytest.mark.claim("revisiting_theorem1_trace", verdict="fails as printed",
+                   number="0.266 of Tr F where the gradient is 0, printed: 0")
+def test_label_noise_limit__descent_from_zero_arrives_there(number):
     """Full-batch descent from W = 0, 3 classes, 15 % noise, rate 1: the gradient ends at 1e-9 or
     less, Tr F at the closed form."""
     noise, classes, scale = 0.15, 3, 40
@@ -218,6 +227,7 @@ def test_label_noise_limit__descent_from_zero_arrives_there():
             model[1].weight -= gradient
     assert full_gradient(model, x, y).norm() < 1e-9
     assert_close(fisher_trace(model, x).total, label_noise_limit(classes, noise), 1e-7)
+    number(fisher_trace(model, x).total)
 
 
 def phases_data(l, d, k):
@@ -323,8 +333,9 @@ def test_noisy_output_loss__equals_least_squares_with_noise(tau):
     assert_close(noisy_output_loss(0.0, l, k, tau), input_variance(l, k), EXACT)
 
 
-@pytest.mark.claim("revisiting_trace_is_no_gradient_norm", verdict="fails as printed")
-def test_separable_quantities__trace_falls_slower_than_the_gradient():
+@pytest.mark.claim("revisiting_trace_is_no_gradient_norm", verdict="fails as printed",
+                   number="867 times the squared gradient after 1,000 steps")
+def test_separable_quantities__trace_falls_slower_than_the_gradient(number):
     """Eq. 23 takes Tr F for E|grad|^2. On separable data Tr F ~ 2(l-1)/(lr t) and |grad|^2 ~
     1/t^2: their ratio grows like t. Against torch, and the limits."""
     l, d, k, lr = 10, 100, 4, 0.05
@@ -340,6 +351,7 @@ def test_separable_quantities__trace_falls_slower_than_the_gradient():
         assert_close(per_example_gradient_norms(model, x, y).mean(), empirical[t], 1e-9)
         assert_close(full_gradient(model, x, y).square().sum(), squared[t], 1e-9)
     assert_close(trace[[0, 10, 100, 1000]], [76.5, 35.5209, 3.24371, 0.396795], 1e-5)
+    number(trace[1000] / squared[1000])
     t = np.arange(20_000, 200_001)
     for values, slope in ((trace, -1), (empirical, -2), (squared, -2), (trace / squared, 1)):
         assert abs(np.polyfit(np.log(t), np.log(values[t]), 1)[0] - slope) < ORDER
