@@ -161,8 +161,9 @@ def errata_table(folder):
         for node in ast.parse(path.read_text()).body:
             for mark in getattr(node, "decorator_list", ()):
                 if "mark.claim" in ast.unparse(mark) and isinstance(mark.args[0], ast.Constant):
-                    verdict = mark.keywords[0].value.value
-                    if verdict != "holds":
+                    said = {keyword.arg: keyword.value.value for keyword in mark.keywords}
+                    if (verdict := said.pop("verdict")) != "holds":
+                        verdict = ": ".join([verdict, *said.values()])
                         words = plain(ast.get_docstring(node) or "")
                         name = node.name.removeprefix("test_").replace("__", ": ").replace("_", " ")
                         link = f"[{name}](../../{folder.name}/{path.name}#L{node.lineno})"
