@@ -165,10 +165,11 @@ def switch(study, name, share=PLATEAU, classes=None):
 
 
 def at_steps(study, key, name, steps):
-    """(seeds,): a measurement at each seed's own step; nan where that is nan."""
+    """(seeds, ...): a measurement at each seed's own step; nan where that is nan."""
     points, values = study.results.curve(key, name)
     places = [points.index(s) if np.isfinite(s) else None for s in steps]
-    return np.array([np.nan if i is None else row[i] for i, row in zip(places, values)])
+    nothing = np.full(values.shape[2:], np.nan)
+    return np.array([nothing if i is None else row[i] for i, row in zip(places, values)])
 
 
 def half_rise(study, key, name):

@@ -197,25 +197,29 @@ def diversity_escape(study):
     """Section 3.2.2: a category or two "soon saturate, and the gradient mainly comes from" the
     others, which ends the first phase.
 
-    Effects, for the category with the highest accuracy: log of its share of the gradient's norm at
-    half of the plateau over that at the switch ("saturates"), least .1; of the others' share there
-    above a half ("mainly"), least .1. Norms of the summed gradients of each category's measured
-    examples, all layers. Scope as fig1.
+    Effects, for the category with the highest accuracy at the switch: log of its share of the
+    gradient's norm at half of the plateau over that at the switch ("saturates"), least .1; of the
+    others' share there above a half ("mainly"), least .1. Norms of the summed gradients of each
+    category's measured examples, all layers. Scope as fig1.
     """
     c, name = study.config, main_net(study)
     end = diversity.switch(study, name)
     half = np.round(end / 2 / c.every) * c.every
-    share = diversity.at_steps(study, "best_share", name, end)
-    before = diversity.at_steps(study, "best_share", name, half)
+    best = diversity.at_steps(study, "by_class", name, end).argmax(1)
+    share, before = (
+        np.take_along_axis(diversity.at_steps(study, "shares", name, steps), best[:, None], 1)[:, 0]
+        for steps in (end, half)
+    )
     effects = [
         Effect("log (the best category's share, half of the plateau / switch)",
                log_ratio(before, share), least=diversity.TENTH),
         Effect("of the others' share above a half, at the switch", 0.5 - share,
                least=diversity.TENTH),
     ]
-    labels = {"best_share": "category with the highest accuracy",
-              "largest_share": "category with the largest gradient"}
-    curves = [diversity.curve(study, label, key, name) for key, label in labels.items()]
+    points, shares = study.results.curve("shares", name)
+    own = shares[range(len(best)), :, best]
+    curves = [Curve("category that is best at the switch", points, own),
+              Curve("category with the largest gradient", points, shares.max(2))]
     loss = diversity.curve(study, "training", "loss", name)
     return Panel(
         claim="the category learned first saturates, and the others' gradients end the first phase",
@@ -248,19 +252,17 @@ def measure(study, run, state):
     factors = diversity.factors_of(model, x, y)
     features, gradients = diversity.features_and_gradients(model, factors, layer)
     delta, inputs = factors[layer - 1]
-    present = [k for k in range(run.data.classes) if int((y == k).sum()) > 1]
-    classes = [y == k for k in present]
-    changes = [summed_change((delta[own], inputs[own])) for own in classes]
-    own_norms = [_gradient_norm(factors, own) for own in classes]
-    right, total = diversity.by_class(model, x, y, run.data.classes), max(sum(own_norms), 1e-30)
-    best = max(range(len(present)), key=lambda i: right[present[i]])
+    classes = [y == k for k in range(run.data.classes)]
+    changes = [summed_change((delta[own], inputs[own])) for own in classes if int(own.sum()) > 1]
+    norms = [_gradient_norm(factors, own) if bool(own.any()) else 0.0 for own in classes]
     values = diversity.losses(model, run.data, x, y)
     return values | diversity.similarities(features, gradients, y) | dict(
         pseudo=sum(map(pseudo_neuron_similarity, changes)) / len(changes),
         columns=pseudo_neuron_similarity(diversity.linear_layers(model)[layer - 1].weight.detach()),
         dormant=dormant_share(features),
         rank=effective_rank(features) if bool(features.any()) else 0.0,
-        largest_share=max(own_norms) / total, best_share=own_norms[best] / total,
+        shares=[norm / max(sum(norms), 1e-30) for norm in norms],
+        by_class=diversity.by_class(model, x, y, run.data.classes),
     )
 
 

@@ -46,7 +46,8 @@ SCRIPTS = [
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
 LISTS = {  # measurements that are lists
-    **dict.fromkeys(("strengths", "strengths_start", "recursive"), (5, 5)), "by_class": 10,
+    **dict.fromkeys(("strengths", "strengths_start", "recursive"), (5, 5)),
+    "by_class": 10, "shares": 10,
     **dict.fromkeys(("parts", "parts_start"), (5, 5)),
     **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), 5),
     "layers": 4, "histograms": (3, 10, 12), "top_classes": 10, "density": 321, "top": 10,
@@ -55,7 +56,7 @@ LISTS = {  # measurements that are lists
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
     "cosine": 0.0, "positive": 50.0, "with_v": 0.0, "agree": 0.7506, "agree_measured": 0.7506,
-    "o": 0.0, "terms": 0.0, "best_share": 0.1,
+    "o": 0.0, "terms": 0.0, "shares": 0.1,
 }
 STEPS = [0] + [2**i for i in range(11)]
 
@@ -389,17 +390,21 @@ def warmed(gap=10.0, convex=0.0, train=0.0, ours=0.0, balance=(3.0, 0.5), kept=1
 
 
 def two_phases(cosine=(0.5, 0.8, 0.3), peak=200, switch=200, norms=20, spread=0.28,
-               normed=(0.32, 0.30), error=(90.0, 90.0, 90.0), easy=60, delays=(0, 0), **values):
+               normed=(0.32, 0.30), error=(90.0, 90.0, 90.0), easy=60, delays=(0, 0),
+               shares=(0.1, 0.1)):
     """A loss that stays until ``switch`` (with a normalisation ``norms``, with fewer categories
     ``easy``); cosines at the start, at ``peak`` and at the end, and when features and gradients
     begin to rise; s2 / s1 and cosines of normalised nets; test errors at the start, half of the
-    plateau and its end; any other measurement by its name."""
+    plateau and its end; the best category's share of the gradient at the last two."""
 
     def mean(key, name, p):
         with_norm = name in ("norm1", "batch norm")
         end = norms if with_norm else easy if "categories" in name else switch
-        if key in values:  # at half of the plateau, and at its end
-            return np.interp(p, [switch / 2, switch], values[key])
+        if key == "by_class":  # another one is best before
+            return np.array(([90.0, 5.0] if p >= switch else [5.0, 90.0]) + [5.0] * 8)
+        if key == "shares":  # of the best category at half of the plateau, and at its end
+            best = np.interp(p, [switch / 2, switch], shares)
+            return np.array([best] + [(1 - best) / 9] * 9)
         if "loss" in key:
             level = np.log(int(name.split()[-2]) if "categories" in name else 10)
             return level if p < end else max(0.78 * level * (1 - (p - end) / 20), 0.05)
@@ -632,8 +637,8 @@ PLANTS |= {
         yes=two_phases(delays=(100, 0)), reversed=two_phases(delays=(0, 100)), no=two_phases()
     ),
     "diversity_escape": dict(
-        yes=two_phases(best_share=(0.3, 0.1)), reversed=two_phases(best_share=(0.1, 0.3)),
-        no=two_phases(best_share=(0.2, 0.2)), other=two_phases(best_share=(0.9, 0.6)),
+        yes=two_phases(shares=(0.3, 0.1)), reversed=two_phases(shares=(0.1, 0.3)),
+        no=two_phases(shares=(0.2, 0.2)), other=two_phases(shares=(0.9, 0.6)),
     ),
     "diversity_difficulty": dict(
         yes=two_phases(easy=150), reversed=two_phases(easy=290), no=two_phases(easy=200)
