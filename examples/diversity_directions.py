@@ -11,6 +11,7 @@ alone or, where that is said, as measured between two points.
 """
 
 import clp_min.interrupt  # noqa: F401 (first: for Ctrl-C during the imports)
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -135,14 +136,16 @@ def diversity_table1(study):
 def diversity_fig5(study):
     """Features against the change of V, as measured between two points, all examples together.
 
-    Effect: their mean cosine over a category's examples, in absolute value, mean over layers, least
-    .05. The printed figure takes one example's own change, dV(x) = -lr (C'delta) F(x): its cosine
-    with F(x) is 1 or -1 for any C (ledger: diversity_fig5). Scope as fig4.
+    Effect: their mean cosine over a category's examples, in absolute value, mean over layers, above
+    that of a random direction (sqrt(2 / (pi width)), if the examples are alike), least .05. The
+    printed figure takes one example's own change, dV(x) = -lr (C'delta) F(x): its cosine with F(x)
+    is 1 or -1 for any C (ledger: diversity_fig5_one_sample). Scope as fig4.
     """
-    cosines = read(study, "with_v")
-    effect = Effect("cosine of features and the measured change of V", cosines.mean(1),
-                    least=diversity.COSINE)
-    axes = [Axes("mean cosine", over_layers(study, {"features, dV": cosines}), x="layer")]
+    cosines, chance = read(study, "with_v"), math.sqrt(2 / math.pi / study.config.width)
+    effect = Effect("cosine of features and the measured change of V, above chance",
+                    cosines.mean(1) - chance, least=diversity.COSINE)
+    rows = {"features, dV": cosines, "chance": np.full_like(cosines, chance)}
+    axes = [Axes("mean cosine", over_layers(study, rows), x="layer")]
     sooner = in_second_window("cosine", read(study, "with_v", EARLY))
     return panel(study, "the coefficient V is pushed along the features", [effect], axes, [sooner])
 

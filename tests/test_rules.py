@@ -55,7 +55,7 @@ LISTS = {  # measurements that are lists
 }
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
-    "cosine": 0.0, "positive": 50.0, "with_v": 0.0, "agree": 0.7506, "agree_measured": 0.7506,
+    "cosine": 0.0, "positive": 50.0, "with_v": 0.07, "agree": 0.7506, "agree_measured": 0.7506,
     "o": 0.0, "terms": 0.0, "shares": 0.1,
 }
 STEPS = [0] + [2**i for i in range(11)]
