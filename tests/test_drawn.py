@@ -16,7 +16,7 @@ PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
 SHAPES = {  # measurements that are lists
     "layers": (4,), "histograms": (3, 10, 12), "top_classes": (10,), "density": (321,),
     "top": (10,),
-    "areas": (4,), "by_class": (10,),
+    "areas": (4,), "by_class": (10,), "shares": (10,),
     **dict.fromkeys(("strengths", "strengths_start", "recursive", "parts", "parts_start"), (5, 5)),
     **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), (5,)),
 }
