@@ -347,6 +347,37 @@ def test_full_matrix__assumption2_is_not_the_initialisation_it_cites(number):
     number(w.square().mean() * 1000)
 
 
+@pytest.mark.claim("phases_footnote3", verdict="fails as printed",
+                   number="10.0 times the loss after one step, at 30 classes")
+def test_softmax_descent__footnote3_mixed_samples_change_the_order(number):
+    """Samples that mix weak and strong features "do not change outcomes". The fall and the rise
+    stay, the order does not: (1, k) and (k, 1) have equal outputs at every step, so that a share m
+    of them keeps m (k - 1)^2 / 4l, where Corollary 4 has O(k^2 / l^2). m = 1/3, k = 4, descent on
+    the whole matrix."""
+    k, ratios = 4, []
+    for l in (10, 30):
+        found = []
+        for kinds in ([(1, 1), (k, k)], [(1, 1), (k, k)] * 2 + [(1, k), (k, 1)]):
+            x = np.concatenate([np.kron(np.eye(l), np.array(kind)[None]) for kind in kinds])
+            own, w, losses = np.tile(np.eye(l), (len(kinds), 1)), np.full((l, 2 * l), 0.5 / l), []
+            for _ in range(1025):
+                z = np.exp(x @ w.T)
+                q = z / z.sum(1, keepdims=True)
+                design = np.c_[q, np.ones(len(q))]
+                decoded = design @ np.linalg.lstsq(design, x, rcond=1e-12)[0]
+                losses.append(((decoded - x) ** 2).mean())
+                w = w - 0.5 * (q - own).T @ x / len(x)
+            found.append(np.array(losses))
+        plain, mixed = found
+        floor = (k - 1) ** 2 / (12 * l)
+        assert mixed.min() > floor and plain.min() < 0.4 * floor
+        assert all(v[0] > 3 * v[1] and v[-1] > 2 * v.min() for v in found)  # a fall, a rise
+        assert_close(mixed[-1], plain[-1], 0.01)
+        ratios.append(mixed[1] / plain[1])
+    assert ratios[1] > 2 * ratios[0]
+    number(ratios[1])
+
+
 @pytest.mark.claim("phases_footnote2", verdict="holds")
 def test_optimal_loss__footnote2_a_factor_under_two():
     """"k > 1 suffices": at k = 1.5 the loss falls from order 1/l to (k - 1)^2 / (4 l^2) and rises
