@@ -381,6 +381,7 @@ def compare(study, unit):
     again = {"again": [Phase(c.epochs, weight_decay=c.weight_decay, event=redraw)]}
     for _, state, _ in sweep(unit.setup, again, unit.seed):
         nets["again"] = state.model
+    study.work.epochs_done += c.epochs
     weights = {key: flat_parameters(net) for key, net in nets.items()}
     said = {key: predict(net, unit.data.test[0]).argmax(1) for key, net in nets.items()}
     values = {}
@@ -399,7 +400,11 @@ def main(argv=None):
         labels = [label for label in labels if "restarted" not in label]
     kept = {"all", f"until {c.epochs // 2}"}
     at = {*quarters(c), c.epochs}
-    for unit in study.units(prepare, {label: schedules(c, label) for label in labels}):
+    plans, besides = {label: schedules(c, label) for label in labels}, {}
+    for label in labels if study.wants(golatkar_solutions) else ():  # see compare
+        if label.startswith("decay") and kept <= set(plans[label]):
+            besides[label] = prepare(study, study.seeds[0], label)[1], c.epochs, "all"
+    for unit in study.units(prepare, plans, besides=besides):
         compared = study.wants(golatkar_solutions) and unit.label.startswith("decay")
         compared = compared and kept <= set(unit.schedules)
         for epoch, state, names in study.work.trained(unit):

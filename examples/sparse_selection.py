@@ -203,20 +203,26 @@ def holdout(study, seed, setup):
     c, n, device = study.config, len(setup.x), setup.x.device
     order = torch.randperm(n, generator=generator("cpu", seed, "holdout")).to(device)
     rest, held = order.split([n - round(c.holdout * n), round(c.holdout * n)])
-    x, y = setup.x[held], setup.y[held]
-    net = partial(c.small_net, x.shape[1:], study.classes)
-    small = replace(setup, x=x, y=y, model=net, batch_size=min(setup.batch_size, len(x)))
-    for _, state, _ in sweep(small, {"small": [Phase(c.dense_epochs)]}, seed):
+    for _, state, _ in sweep(small(study, setup, held), {"small": [Phase(c.dense_epochs)]}, seed):
         pass
+    study.work.epochs_done += c.dense_epochs
     draw = generator(device, seed, "holdout scores")
     return rest, fisher_trace(state.model, setup.x, c.labels, None, draw).per_example
 
 
+def small(study, setup, held):
+    """Setup of the small net on the holdout set."""
+    x, y = setup.x[held], setup.y[held]
+    net = partial(study.config.small_net, x.shape[1:], study.classes)
+    return replace(setup, x=x, y=y, model=net, batch_size=min(setup.batch_size, len(x)))
+
+
 def main(argv=None):
     study = Study(__file__, PANELS, CONFIGS, argv)
-    log = study.log
-    plan = schedules(study, sparse.prepare(study, study.seeds[0])[1])
-    for unit in study.units(sparse.prepare, plan):
+    log, setup = study.log, sparse.prepare(study, study.seeds[0])[1]
+    held = torch.arange(round(study.config.holdout * len(setup.x)), device=setup.x.device)
+    besides = {"": (small(study, setup, held), study.config.dense_epochs)}
+    for unit in study.units(sparse.prepare, schedules(study, setup), besides=besides):
         own = schedules(study, unit.setup, *holdout(study, unit.seed, unit.setup))
         unit = replace(unit, schedules={name: own[name] for name in unit.schedules})
         lengths = {name: sum(phase.epochs for phase in own[name]) for name in own}

@@ -108,6 +108,16 @@ def test_flops_of_epoch__of_a_subset_and_of_a_pool():
         assert work.flops_of_epoch(setup, 7.0, phase) == wanted
 
 
+def test_print_hours__every_net_at_its_own_pace(monkeypatch, capsys):
+    """a: 1,000 / 200 epochs of 10 steps of 3.6 s; b: 500 / 50 epochs of 5 steps of 36 s."""
+    setups = {key: SimpleNamespace(x=range(n), batch_size=10) for key, n in (("a", 100), ("b", 50))}
+    monkeypatch.setattr(work, "_one_step", lambda setup, _: 3.6 if len(setup.x) == 100 else 36.0)
+    one = object.__new__(work.Work)
+    one.units = [work.Unit(0, "a", {}), work.Unit(1, "a", {}), work.Unit(0, "b", {})]
+    one._print_hours(setups, {"a": 200.0, "b": 50.0}, [400.0, 600.0, 500.0])
+    assert "about 0.55 hours of" in capsys.readouterr().out
+
+
 def results(folder):
     return {
         p.name: [json.loads(p.read_text())[k] for k in ("series", "headline", "verdict")]

@@ -61,7 +61,8 @@ class Work:
 
     setups: label -> Setup of the first seed; plans: label -> its schedules (name -> phases); disk:
     GB beside the checkpoints, for each process; besides: label -> (Setup, epochs) of what the units
-    of that label train besides, a teacher or nets that are tuned.
+    of that label train besides, a teacher or nets that are tuned; (Setup, epochs, schedule) if the
+    one with that schedule does.
     """
 
     def __init__(self, study, setups, plans, disk=0.0, besides=None):
@@ -76,8 +77,8 @@ class Work:
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
         for i, unit in enumerate(self.units):
-            if besides and unit.label in besides:
-                setup, more = besides[unit.label]
+            setup, more, *of = (besides or {}).get(unit.label, (None, 0))
+            if more and set(of) <= set(unit.schedules):
                 costs[i] += flops_per_example(setup) * len(setup.x) * more
                 epochs[i] += more
                 alone += more * len(unit.schedules)
