@@ -47,7 +47,8 @@ class Setup:
     drop_last    leave out the last, smaller batch of an epoch
     autocast     torch.bfloat16 to compute in it, or None
     channels_last   memory format of images and weights
-    tf32         multiply in TF32 on CUDA, in training steps alone
+    tf32         multiply in TF32 on CUDA, in training steps alone (by the flags ``allow_tf32``,
+                 which do not go with PyTorch's ``fp32_precision``)
     """
 
     model: Callable

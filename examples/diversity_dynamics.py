@@ -200,7 +200,8 @@ def diversity_escape(study):
     Effects, for the category with the highest accuracy at the switch: log of its share of the
     gradient's norm at half of the plateau over that at the switch ("saturates"), least .1; of the
     others' share there above a half ("mainly"), least .1. Norms of the summed gradients of each
-    category's measured examples, all layers. Scope as fig1.
+    category's measured examples, all layers. Scope as fig1; that category is the one that the net
+    gives for most examples then.
     """
     c, name = study.config, main_net(study)
     end = diversity.switch(study, name)
@@ -217,7 +218,7 @@ def diversity_escape(study):
                least=diversity.TENTH),
     ]
     points, shares = study.results.curve("shares", name)
-    own = shares[range(len(best)), :, best]
+    own = np.where(np.isfinite(end)[:, None], shares[range(len(best)), :, best], np.nan)
     curves = [Curve("category that is best at the switch", points, own),
               Curve("category with the largest gradient", points, shares.max(2))]
     loss = diversity.curve(study, "training", "loss", name)

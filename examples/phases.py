@@ -82,7 +82,7 @@ SETS = {
     ),
     "cifar10": REAL | dict(
         lr=0.02, linear_least=4, softmax_least=4, net_least=(256, 16), last=11,
-        probe_best=1024, transfer_last=13,  # --to cifar100 --train-size 5000
+        probe_best=1024, transfer_last=13,  # fig6 --to cifar100 --train-size 5000; not fig7
     ),
     "cifar100": REAL | dict(train_size=5000, probe_best=2048, transfer_last=13),
 }

@@ -223,7 +223,7 @@ def fine_tuned(study, seed, model, other):
         body = {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head}.")}
         state.model.load_state_dict(body, strict=False)
 
-    setup = setup_of(study, "transfer", other)
+    setup = study.asked(setup_of(study, "transfer", other))
     plan = {"": [Phase(tuning, lr=lambda t: setup.lr * (1 - t / tuning), event=take_body)]}
     *_, (_, state, _) = sweep(setup, plan, seed)
     return accuracy(phases.as_trained(state.model, setup.x), *other.test)

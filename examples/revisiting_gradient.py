@@ -476,6 +476,7 @@ def distillation_loss(study, unit):
     """DeiT's loss, from a teacher: the VGG after ``other_epochs`` on true labels, as a VGG of the
     study has it at that epoch; trained here, so that units stay independent."""
     data, setup = revisiting.prepare(study, unit.seed, "vgg")
+    setup = study.asked(setup)
     name, epochs = f"{unit.label} teacher", study.config.other_epochs
     teacher, plan = fresh_model(setup, unit.seed, "init"), {"normal": [Phase(epochs)]}
     taught = replace(unit, label=name, schedules=plan, data=data, setup=setup)

@@ -63,3 +63,5 @@ def test_ledger__what_does_not_hold_as_printed_has_a_number_that_its_test_comput
                     several = len(ledger.re.findall("number=", ast.unparse(node))) > 1
                     own = ast.unparse(mark.args[0]) if several else ""
                     assert any(own in call for call in calls), text
+                    assert not [one for one in ast.walk(node) if isinstance(one, ast.If)
+                                and "number(" in ast.unparse(one)], f"not in every case: {text}"

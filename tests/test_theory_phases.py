@@ -88,13 +88,15 @@ def test_approximate_loss__eq13_weights(l, ratio, number):
     """Printed: (1 - 1/2l)(R_01 + R_0k) + (1/l)(R_1 + R_k), weights that sum to 2 + 1/l. Right:
     (1 - 1/l)/2 and 1/(2l)."""
     delta, k = 0.7, 4
-    r_1, r_k, r_01, r_0k = line_of_eq14(delta, l, k)
-    right = (1 - 1 / l) / 2 * (r_01 + r_0k) + 1 / (2 * l) * (r_1 + r_k)
-    assert_close(approximate_loss(delta, l, k), right, 1e-9)
-    printed = (1 - 1 / (2 * l)) * (r_01 + r_0k) + 1 / l * (r_1 + r_k)
-    assert_close(printed / right, ratio, 1e-3)
-    if l == 10:
-        number(printed / right)
+
+    def times(l):
+        r_1, r_k, r_01, r_0k = line_of_eq14(delta, l, k)
+        right = (1 - 1 / l) / 2 * (r_01 + r_0k) + 1 / (2 * l) * (r_1 + r_k)
+        assert_close(approximate_loss(delta, l, k), right, 1e-9)
+        return ((1 - 1 / (2 * l)) * (r_01 + r_0k) + 1 / l * (r_1 + r_k)) / right
+
+    assert_close(times(l), ratio, 1e-3)
+    number(times(10))
 
 
 @pytest.mark.claim("phases_eq14", verdict="holds as corrected",
@@ -351,9 +353,9 @@ def test_full_matrix__assumption2_is_not_the_initialisation_it_cites(number):
                    number="10.0 times the loss after one step, at 30 classes")
 def test_softmax_descent__footnote3_mixed_samples_change_the_order(number):
     """Samples that mix weak and strong features "do not change outcomes". The fall and the rise
-    stay, the order does not: (1, k) and (k, 1) have equal outputs at every step, so that a share m
-    of them keeps m (k - 1)^2 / 4l, where Corollary 4 has O(k^2 / l^2). m = 1/3, k = 4, descent on
-    the whole matrix."""
+    stay, the order does not: from the paper's start (1, k) and (k, 1) have equal outputs at every
+    step, so that a share m of them keeps at least m (k - 1)^2 / 4l, where Corollary 4 has
+    O(k^2 / l^2). m = 1/3, k = 4, descent on the whole matrix."""
     k, ratios = 4, []
     for l in (10, 30):
         found = []

@@ -418,26 +418,31 @@ def test_training_step__images_reach_the_net_channels_last_when_asked():
 
 
 def test_training_step__tf32_is_on_forward_and_backward_and_nowhere_else():
+    kinds = torch.backends.cuda.matmul, torch.backends.cudnn
+
     class Noting(torch.autograd.Function):
         @staticmethod
         def forward(context, x):
-            seen.append(on())
+            seen.append([kind.allow_tf32 for kind in kinds])
             return x.clone()
 
         @staticmethod
         def backward(context, gradient):
-            seen.append(on())
+            seen.append([kind.allow_tf32 for kind in kinds])
             return gradient
-
-    def on():
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
     def loss(model, x, y):
         return Noting.apply(model(x)).sum()
 
-    seen, before, net = [], on(), torch.nn.Linear(2, 2)
+    seen, before, net = [], [kind.allow_tf32 for kind in kinds], torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    for asked in (False, True):
-        training_step(net, optimizer, torch.ones(4, 2), torch.arange(4), loss, tf32=asked)
-        assert on() == before
-    assert seen == [before] * 2 + [(True, True)] * 2
+    try:
+        for asked in (False, True):
+            for kind in kinds:
+                kind.allow_tf32 = False
+            training_step(net, optimizer, torch.ones(4, 2), torch.arange(4), loss, tf32=asked)
+            assert not any(kind.allow_tf32 for kind in kinds)
+    finally:
+        for kind, value in zip(kinds, before):
+            kind.allow_tf32 = value
+    assert seen == [[False] * 2] * 2 + [[True] * 2] * 2

@@ -6,15 +6,18 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clp_min import models
 from clp_min.schedule import Phase
 from clp_min.study import work
 from clp_min.study.record import Log
+from clp_min.train import Setup
 
 # two stages, a teacher, snapshots: the hardest one
 SCRIPT = Path(__file__).parent.parent / "examples" / "revisiting_gradient.py"
@@ -109,13 +112,12 @@ def test_flops_of_epoch__of_a_subset_and_of_a_pool():
 
 
 def test_print_hours__every_net_at_its_own_pace(monkeypatch, capsys):
-    """a: 1,000 / 200 epochs of 10 steps of 3.6 s; b: 500 / 50 epochs of 5 steps of 36 s."""
-    setups = {key: SimpleNamespace(x=range(n), batch_size=10) for key, n in (("a", 100), ("b", 50))}
+    """5 passes of 10 steps of 3.6 s, a like net's 10 more; 10 passes of 5 steps of 36 s."""
+    model = partial(models.linear_softmax, (2,), 3)
+    a, b = (Setup(model, torch.zeros(n, 2), torch.arange(n) % 3, batch_size=10) for n in (100, 50))
     monkeypatch.setattr(work, "_one_step", lambda setup, _: 3.6 if len(setup.x) == 100 else 36.0)
-    one = object.__new__(work.Work)
-    one.units = [work.Unit(0, "a", {}), work.Unit(1, "a", {}), work.Unit(0, "b", {})]
-    one._print_hours(setups, {"a": 200.0, "b": 50.0}, [400.0, 600.0, 500.0])
-    assert "about 0.55 hours of" in capsys.readouterr().out
+    work._print_hours({"a": [a, 5.0], "like a": [a, 10.0], "b": [b, 10.0]})
+    assert "about 0.65 hours of" in capsys.readouterr().out
 
 
 def results(folder):

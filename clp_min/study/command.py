@@ -125,7 +125,7 @@ class Study:
         self.loaded, self.prepared, self.sizes, self.stand_ins = {}, {}, {}, set()
         self.classes = None  # of the study's data set, once it is loaded
         for flag, (said, _) in ARITHMETIC.items():
-            said = f"{said}; what is measured is float32; a variant of its own"
+            said = f"{said}; nets are measured in float32; a variant of its own"
             options = [*options, (f"--{flag}", dict(action="store_true", help=said), flag)]
         self.arguments = parse(self.script, panels, configs, self.argv, options)
         arguments = self.arguments
@@ -147,7 +147,7 @@ class Study:
         self.device = _usable_device(arguments)
         if arguments.threads or self.scale != "paper":  # small nets: more threads only wait
             torch.set_num_threads(arguments.threads or 1)
-        # float32 is float32, in training and in what is measured
+        # float32 is float32, but for what --tf32 asks
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if arguments.deterministic:  # asking for nothing would take a second
             torch.use_deterministic_algorithms(True)
@@ -201,14 +201,9 @@ class Study:
         one_net = all(isinstance(phases, list) for phases in schedules.values())
         plans = {"": schedules} if one_net else schedules
 
-        asked = {}
-        for flag, (_, settings) in ARITHMETIC.items():
-            if getattr(self.arguments, flag.replace("-", "_")):
-                asked |= settings
-
         def prepared(seed, label):
-            found = prepare(self, seed) if one_net else prepare(self, seed, label)
-            return found[0], replace(found[1], **asked)
+            data, setup = prepare(self, seed) if one_net else prepare(self, seed, label)
+            return data, self.asked(setup)
 
         setups = {label: prepared(self.seeds[0], label)[1] for label in plans}
         if not self.arguments.dry_run:
@@ -231,6 +226,13 @@ class Study:
         for unit in self.units(prepare, schedules, besides=besides):
             for point, state, names in self.work.trained(unit, at):
                 yield unit, point, state, names
+
+    def asked(self, setup):
+        """The Setup with the arithmetic that the flags ask for."""
+        for flag, (_, settings) in ARITHMETIC.items():
+            if getattr(self.arguments, flag.replace("-", "_")):
+                setup = replace(setup, **settings)
+        return setup
 
     def processes(self):
         """How many processes share the work on this machine."""

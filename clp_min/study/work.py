@@ -76,9 +76,14 @@ class Work:
         self.units, costs = units_of(study.seeds, plans, per_epoch)
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
+        nets = {label: [one, 0.0] for label, one in setups.items()}  # and passes over their data
+        nets |= {f"beside {k}": [study.asked(one), 0.0] for k, (one, *_) in (besides or {}).items()}
         for i, unit in enumerate(self.units):
-            setup, more, *of = (besides or {}).get(unit.label, (None, 0))
+            nets[unit.label][1] += costs[i] / flops[unit.label]
+            _, more, *of = (besides or {}).get(unit.label, (None, 0))
             if more and set(of) <= set(unit.schedules):
+                setup = nets[f"beside {unit.label}"][0]
+                nets[f"beside {unit.label}"][1] += more
                 costs[i] += flops_per_example(setup) * len(setup.x) * more
                 epochs[i] += more
                 alone += more * len(unit.schedules)
@@ -96,7 +101,7 @@ class Work:
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
             if share == 0:  # said once
-                self._print_hours(setups, flops, costs)
+                _print_hours(nets)
         if study.arguments.dry_run:
             print("dry run: nothing was written")
             raise SystemExit(0)
@@ -127,26 +132,6 @@ class Work:
             f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
             f" {memory:.1f} GB of memory beside the activations and what measuring takes,"
             f" {disk:.2f} GB of disk while it runs",
-            flush=True,
-        )
-
-    def _print_hours(self, setups, flops, costs):
-        """Real steps of every net, those that cost alike once, and what all take at that pace."""
-        alike, seconds = {}, 0.0
-        for label, setup in setups.items():
-            alike.setdefault((flops[label], len(setup.x), setup.batch_size), []).append(label)
-        for labels in alike.values():
-            setup = setups[labels[0]]
-            epochs = sum(c for u, c in zip(self.units, costs) if u.label in labels)
-            steps = epochs / flops[labels[0]] * len(setup.x) / min(setup.batch_size, len(setup.x))
-            others = f" and {len(labels) - 1} that cost alike" * (len(labels) > 1)
-            seconds += steps * _one_step(setup, (labels[0] or "one net") + others)
-        hours = seconds / 3600
-        said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-        days = f" ({hours / 24:,.0f} days)" * (hours > 48)
-        print(
-            f"training takes about {said} hours{days} of this device in one process, measuring"
-            " comes on top",
             flush=True,
         )
 
@@ -360,9 +345,34 @@ def _print_tree(plans, besides):
         )
 
 
+def _print_hours(nets):
+    """Real steps of every net (name -> its Setup and so many passes over its data), those that are
+    alike once, and what all take at that pace."""
+    alike, seconds = {}, 0.0
+    for name, (setup, passes) in nets.items():
+        state = fresh_state(setup, 0)
+        kind = repr(state.model), type(state.optimizer), setup.x.shape, setup.batch_size
+        alike.setdefault(kind, []).append((name or "one net", setup, passes))
+    for same in alike.values():
+        name, setup, _ = same[0]
+        others = f" and {len(same) - 1} like it" * (len(same) > 1)
+        steps = len(setup.x) / min(setup.batch_size, len(setup.x)) * sum(n for _, _, n in same)
+        seconds += steps * _one_step(setup, name + others)
+    hours = seconds / 3600
+    said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    days = f" ({hours / 24:,.0f} days)" * (hours > 48)
+    print(
+        f"training takes about {said} hours{days} of this device in one process, measuring comes on"
+        " top",
+        flush=True,
+    )
+
+
 def _one_step(setup, name):
     """Real steps of a real model: what the first keeps for its backward pass, and what the others
     take (the median of three) -> its seconds."""
+    if setup.x.is_cuda:
+        torch.cuda.reset_peak_memory_stats(setup.x.device)
     state = fresh_state(setup, 0)
     state.model.train()
     x, y = (part[: setup.batch_size].clone() for part in (setup.x, setup.y))

@@ -86,19 +86,21 @@ def loader(setup):
 
 
 def passes(make, shape, device, channels_last=False, **flags):
-    """(forward, forward and backward, whole training step) of a net on one batch, each a function
-    that does it ten times."""
+    """(forward, forward and backward, whole training step with clipping) of a net on one batch,
+    each a function that does it ten times."""
     x, y = torch.randn(BATCH, *shape, device=device), torch.arange(BATCH, device=device) % 10
     model = make(shape).to(device).train()
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model, x = (one.to(memory_format=torch.channels_last) for one in (model, x))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def both():
         optimizer.zero_grad()
         cross_entropy(model(x), y).backward()
 
-    step = partial(training_step, model, optimizer, x, y, channels_last=channels_last, **flags)
+    step = partial(
+        training_step, model, optimizer, x, y, clip=2.0, channels_last=channels_last, **flags
+    )
     ways = partial(model, x), both, step
     return [lambda way=way: [way() for _ in range(10)] for way in ways]
 
@@ -145,6 +147,21 @@ def row(arguments, label, rounds, unit="times", scale=1.0):
         print(f"  {label:76} {numbers[0]:>6} {unit}  ({numbers[1]}, n = {len(values)})", flush=True)
 
 
+def where_a_step_goes(arguments, timed):
+    """And what other arithmetic makes of it."""
+    device = arguments.device
+    for net, (make, _, side) in NETS.items():
+        shape = 3, side, side
+        forward, both, step = passes(make, shape, device, **LAST)  # as achille.py has it
+        row(arguments, f"{net}: forward pass, % of a training step", timed(forward, step), "%", 100)
+        row(arguments, f"{net}: forward and backward pass, % of a training step",
+            timed(both, step), "%", 100)
+        step = passes(make, shape, device)[-1]
+        for name, flags in ARITHMETIC.items():
+            other = passes(make, shape, device, **flags)[-1]
+            row(arguments, f"{net}: a training step, {name}, over a plain one", timed(other, step))
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -153,6 +170,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--steps", action="store_true", help="only where a training step goes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device, timed = arguments.device, partial(ratios, arguments.device, arguments.repeats)
@@ -161,6 +179,9 @@ def main():
           f" {torch.__version__}, python {platform.python_version()}")
     if arguments.markdown:
         print("\n| what | median | range | n |\n|---|---|---|---|")
+    where_a_step_goes(arguments, timed)
+    if arguments.steps:
+        return
     # training
     for net, (make, n, side) in NETS.items():
         torch.manual_seed(0)
@@ -179,16 +200,6 @@ def main():
             row(arguments, f"{net}: Tr F ({labels}) of 1,000, % of an epoch of 50,000",
                 timed(lambda: fisher_trace(model, x[:100], labels), lambda: ours(setup)),
                 "%", 100 * 10 * per_epoch)
-    # where a step goes, and what other arithmetic makes of it
-    for net, (make, _, side) in NETS.items():
-        shape = 3, side, side
-        forward, both, step = passes(make, shape, device)
-        row(arguments, f"{net}: forward pass, % of a training step", timed(forward, step), "%", 100)
-        row(arguments, f"{net}: forward and backward pass, % of a training step",
-            timed(both, step), "%", 100)
-        for name, flags in ARITHMETIC.items():
-            other = passes(make, shape, device, **flags)[-1]
-            row(arguments, f"{net}: a training step, {name}, over a plain one", timed(other, step))
     # one sweep
     make, n, side = NETS["small_cnn"]
     x, y = torch.randn(n, 3, side, side, device=device), torch.arange(n, device=device) % 10
