@@ -1,5 +1,6 @@
 """Work in several processes: how it is dealt, and that the numbers are those of one process."""
 
+import inspect
 import json
 import os
 import random
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from clp_min import models
+from clp_min import models, train
 from clp_min.schedule import Phase
 from clp_min.study import work
 from clp_min.study.record import Log
@@ -206,3 +208,24 @@ def test_work__two_processes_on_the_same_units_do_no_harm(tmp_path):
     ]
     codes = [process.wait() for process in both]
     assert 0 in codes and results(tmp_path / "both") == results(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script, panel", [
+    ("phases_transfer", "phases_fine_tuning"), ("revisiting_gradient", "revisiting_fig3"),
+    ("golatkar_timing", "golatkar_solutions"), ("sparse_selection", "sparse_alg3"),
+    ("blur_deficit", "achille_fisher"),
+])
+def test_work__arithmetic_asked_for_reaches_every_step(script, panel, monkeypatch, tmp_path):
+    """Of teachers, tuned nets, and whatever else a script trains besides."""
+    seen, whole = set(), train.training_step
+
+    def noting(*arguments, **named):
+        settings = inspect.signature(whole).bind(*arguments, **named).arguments
+        seen.add((settings["autocast"], settings["tf32"]))
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(train, "training_step", noting)
+    flags = ["--bfloat16", "--tf32", "--workers", "1", "--scale", "smoke"]
+    import_module(script).main([*flags, "--only", panel, "--out", str(tmp_path)])
+    assert seen == {(torch.bfloat16, True)}
