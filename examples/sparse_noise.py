@@ -79,21 +79,25 @@ def sparse_fig6(study):
     """Sol-S is more robust to label noise.
 
     Effects: points of test accuracy (clean labels) that S is ahead of F and of D, least 1 each;
-    points of training accuracy (noisy labels) that S is behind F, least 1; doublings by which S's
-    onset of memorising (half of the changed labels) comes later than F's, and F's than D's, least
-    .5 each; a run that never memorises so many counts with its length. Scope: symmetric noise, this
-    set, net and sparsity; the last epoch, with no early stopping.
+    points of training accuracy (noisy labels) that S is behind F and D, and of the changed labels
+    that F has memorised more of, least 1 each; doublings by which S's onset of memorising (half of
+    the changed labels) comes later than F's and D's, least .5 each; a run that never memorises so
+    many counts with its length. Scope: symmetric noise, this set, net and sparsity; the last epoch,
+    with no early stopping.
     """
     (dense, finetuned, scratch), fitted = ends(study, "accuracy"), ends(study, "train_accuracy")
-    late, point = onsets(study), dict(least=sparse.POINT, step=study.step())
-    grain = study.step(part="used")
+    late, learned = onsets(study), ends(study, "memorised")
+    point = dict(least=sparse.POINT, step=study.step())
+    own = dict(least=sparse.POINT, step=study.step(part="used"))
     effects = [
         Effect("points of test accuracy, S - F", scratch - finetuned, **point),
         Effect("points of test accuracy, S - D", scratch - dense, **point),
-        Effect("points of training accuracy, F - S", fitted[1] - fitted[2], least=sparse.POINT,
-               step=grain),
+        Effect("points of training accuracy, F - S", fitted[1] - fitted[2], **own),
+        Effect("points of training accuracy, D - S", fitted[0] - fitted[2], **own),
+        Effect("points of changed labels memorised, F - S", learned[1] - learned[2],
+               least=sparse.POINT, step=own["step"] / study.config.fraction),
         Effect("doublings of the onset, S / F", np.log2(late[2] / late[1]), least=0.5),
-        Effect("doublings of the onset, F / D", np.log2(late[1] / late[0]), least=0.5),
+        Effect("doublings of the onset, S / D", np.log2(late[2] / late[0]), least=0.5),
     ]
     labels = {
         "accuracy": "test accuracy (%, clean labels)",
@@ -116,23 +120,24 @@ def caption(study):
 def sparse_fig7(study):
     """The Fisher trace of examples with changed labels against clean ones.
 
-    Effects, in logarithms, at the end of the runs: changed / clean for S, least .1; S / F on
-    changed ones, least .1; and "hardly decreases": from the epoch ``plateau`` (half of the run) to
-    the last S's trace on them falls by less than .1. Kept weights only; means over examples and
-    medians. Scope as fig6.
+    Effects, in logarithms, at the end of the runs: changed / clean for each net, least .1; S / F
+    over all examples, least .1, on the changed ones beside it; and "hardly decreases": from the
+    epoch ``plateau`` (half of the run) to the last S's trace on the changed ones falls by less than
+    .1. Kept weights only; means over examples and medians. Scope as fig6.
     """
     c, names = study.config, final_names(study)
     epochs, changed = sparse.along(study, "fisher_changed", names[2])
-    clean = sparse.along(study, "fisher_clean", names[2])[1]
-    finetuned = sparse.along(study, "fisher_changed", names[1])[1]
+    last, clean = ends(study, "fisher_changed"), ends(study, "fisher_clean")
+    share = c.fraction * (1 - 1 / study.classes)  # a redrawn label may be the true one
+    whole = [share * a + (1 - share) * b for a, b in zip(last, clean)]
     half = changed[:, epochs.index(c.plateau)]
     effects = [
-        Effect("log (changed / clean), S", log_ratio(changed[:, -1], clean[:, -1]),
-               least=sparse.TENTH),
-        Effect("log (S / F), changed labels", log_ratio(changed[:, -1], finetuned[:, -1]),
-               least=sparse.TENTH),
+        *(Effect(f"log (changed / clean), {arm}", log_ratio(a, b), least=sparse.TENTH)
+          for arm, a, b in zip("SFD", last[::-1], clean[::-1])),
+        Effect("log (S / F), all examples", log_ratio(whole[2], whole[1]), least=sparse.TENTH),
         sparse.hardly_falls(f"epoch {c.plateau}", log_ratio(changed[:, -1], half), "S"),
     ]
+    beside = Effect("log (S / F), changed labels", log_ratio(last[2], last[1]))
     labels = {"fisher_changed": "Tr F, changed labels", "fisher_clean": "Tr F, clean labels"}
     axes = [Axes(label, curves(study, key), log=True) for key, label in labels.items()]
     axes += [
@@ -141,7 +146,8 @@ def sparse_fig7(study):
         for kind in ("changed", "clean")
     ]
     return Panel("the Fisher trace is larger on noisy labels, and hardly falls for Sol-S", effects,
-                 axes, sparse.dense_gate(study), caption=caption(study))
+                 axes, sparse.dense_gate(study), "; ".join(map(str, [*effects, beside])),
+                 caption=caption(study))
 
 
 PANELS = [sparse_fig6, sparse_fig7]

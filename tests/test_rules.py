@@ -306,7 +306,7 @@ def memorised(test=60.0, train=80.0, late=60):
         if key == "memorised":
             start = 80 if name != "dense" else 0
             onset = late if scratch else 10 if name != "dense" else 5
-            return 90.0 if p - start >= onset else 10.0
+            return (60.0 if scratch else 90.0) if p - start >= onset else 10.0
         ours = {"accuracy": (test, 50.0), "train_accuracy": (train, 99.0)}.get(key, (50.0, 50.0))
         return ours[0] if scratch else ours[1]
 
@@ -592,7 +592,7 @@ PLANTS = {
         yes=memorised(), reversed=memorised(40.0), no=memorised(50.0), other=memorised(late=10),
     ),
     "sparse_fig7": dict(
-        yes=by_arm(fisher_changed_scratch=4, fisher_clean_scratch=2),
+        yes=by_arm(fisher_changed_scratch=4, fisher_clean_scratch=2, fisher_changed=2),
         reversed=by_arm(fisher_changed_scratch=1, fisher_clean_scratch=4),
         no=by_arm(fisher_changed=3),
     ),
