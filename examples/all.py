@@ -5,7 +5,7 @@
 Stopped or killed, the same command goes on where it was; a script whose results are there from the
 code as it is now is passed over. The page, OUT/all.md, holds the committed result of
 every panel beside yours, and those of other sets and scales of which OUT has yours: equal, within
-both intervals, or different.
+both intervals, or different; then what each script took.
 """
 
 import argparse
@@ -81,6 +81,12 @@ def page(found, out):
         words.append(against_ours(yours, ours) if yours and ours else "missing")
         row = name, told(yours), told(ours), words[-1]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+    lines += ["", "| script | minutes of one process | to measure |", "|---|---|---|"]
+    for script, names in found.items():
+        for yours in [one for one in (result_of(name, out) for name in names) if one][:1]:
+            seconds, training = yours["seconds"], yours.get("in_training")
+            share = "–" if training is None else f"{1 - training / max(seconds, 0.1):.0%}"
+            lines.append(f"| {script} | {seconds / 60:.1f} | {share} |")
     return "\n".join(lines) + "\n", words
 
 
