@@ -77,13 +77,13 @@ class Work:
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
         nets = {label: [one, 0.0] for label, one in setups.items()}  # and passes over their data
-        nets |= {f"beside {k}": [study.asked(one), 0.0] for k, (one, *_) in (besides or {}).items()}
+        beside = {k: [study.asked(one), 0.0] for k, (one, *_) in (besides or {}).items()}
         for i, unit in enumerate(self.units):
             nets[unit.label][1] += costs[i] / flops[unit.label]
             _, more, *of = (besides or {}).get(unit.label, (None, 0))
             if more and set(of) <= set(unit.schedules):
-                setup = nets[f"beside {unit.label}"][0]
-                nets[f"beside {unit.label}"][1] += more
+                setup = beside[unit.label][0]
+                beside[unit.label][1] += more
                 costs[i] += flops_per_example(setup) * len(setup.x) * more
                 epochs[i] += more
                 alone += more * len(unit.schedules)
@@ -101,7 +101,7 @@ class Work:
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
             if share == 0:  # said once
-                _print_hours(nets)
+                _print_hours(nets | {f"beside {k}".strip(): one for k, one in beside.items()})
         if study.arguments.dry_run:
             print("dry run: nothing was written")
             raise SystemExit(0)
