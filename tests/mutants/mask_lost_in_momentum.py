@@ -8,7 +8,7 @@ def sweep(*arguments, **named):
     whole = train.training_step
 
     def step(model, *rest):
-        *settings, masks = rest
+        *settings, masks, _ = rest
         loss = whole(model, *settings)
         train.apply_masks(model, masks or {})
         return loss
