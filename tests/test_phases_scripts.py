@@ -41,7 +41,9 @@ def foreign_buffers(state):
 def study(**config):
     c = SimpleNamespace(decoder="linear", last=4, noise=0.01, **config)
     arguments = SimpleNamespace(net=None)
-    return SimpleNamespace(config=c, wants=lambda *panels: True, arguments=arguments)
+    return SimpleNamespace(
+        config=c, wants=lambda *panels: True, arguments=arguments, asked=lambda setup: setup
+    )
 
 
 def measured(script, data, setup, state):

@@ -286,7 +286,7 @@ def test_selection_holdout__the_small_net_sees_the_holdout_set_alone():
         return nn.Sequential(Noting(), nn.Linear(3, classes))
 
     study = study_of({}, holdout=0.2, dense_epochs=2, small_net=small_net)
-    study.classes = 3
+    study.classes, study.work = 3, SimpleNamespace(epochs_done=0)
     rest, traces = sparse_selection.holdout(study, 0, setup)
     assert len(rest) == 40 and seen == set(range(50)) - set(rest.tolist())
     assert traces.shape == (50,) and (traces > 0).all()
