@@ -83,7 +83,7 @@ def page(found, out):
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
     lines += ["", "| script | minutes of one process | to measure |", "|---|---|---|"]
     for script, names in found.items():
-        for yours in [one for one in (result_of(name, out) for name in names) if one][:1]:
+        if yours := next(filter(None, (result_of(name, out) for name in names)), None):
             seconds, training = yours["seconds"], yours.get("in_training")
             share = "–" if training is None else f"{1 - training / max(seconds, 0.1):.0%}"
             lines.append(f"| {script} | {seconds / 60:.1f} | {share} |")

@@ -405,8 +405,7 @@ def main(argv=None):
         if label.startswith("decay") and kept <= set(plans[label]):
             besides[label] = prepare(study, study.seeds[0], label)[1], c.epochs, "all"
     for unit in study.units(prepare, plans, besides=besides):
-        compared = study.wants(golatkar_solutions) and unit.label.startswith("decay")
-        compared = compared and kept <= set(unit.schedules)
+        compared = unit.label in besides and kept <= set(unit.schedules)
         for epoch, state, names in study.work.trained(unit):
             if epoch in at and not state.event:
                 measure(study, unit, epoch, state, names)

@@ -135,7 +135,7 @@ def sparse_fig7(study):
         *(Effect(f"log (changed / clean), {arm}", log_ratio(a, b), least=sparse.TENTH)
           for arm, a, b in zip("SFD", last[::-1], clean[::-1])),
         Effect("log (S / F), all examples", log_ratio(whole[2], whole[1]), least=sparse.TENTH),
-        sparse.hardly_falls(f"epoch {c.plateau}", log_ratio(changed[:, -1], half), "S"),
+        sparse.hardly_falls(f"epoch {c.plateau}", log_ratio(last[2], half), "S"),
     ]
     beside = Effect("log (S / F), changed labels", log_ratio(last[2], last[1]))
     labels = {"fisher_changed": "Tr F, changed labels", "fisher_clean": "Tr F, clean labels"}

@@ -118,7 +118,7 @@ def test_print_hours__every_net_at_its_own_pace(monkeypatch, capsys):
     model = partial(models.linear_softmax, (2,), 3)
     a, b = (Setup(model, torch.zeros(n, 2), torch.arange(n) % 3, batch_size=10) for n in (100, 50))
     monkeypatch.setattr(work, "_one_step", lambda setup, _: 3.6 if len(setup.x) == 100 else 36.0)
-    work._print_hours({"a": [a, 5.0], "like a": [a, 10.0], "b": [b, 10.0]})
+    work._print_hours({"a": a, "like a": a, "b": b}, {"a": 5.0, "like a": 10.0, "b": 10.0})
     assert "about 0.65 hours of" in capsys.readouterr().out
 
 

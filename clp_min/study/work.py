@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,15 +77,16 @@ class Work:
         self.units, costs = units_of(study.seeds, plans, per_epoch)
         epochs = [distinct_epochs(unit.schedules) for unit in self.units]
         alone = sum(p.epochs for u in self.units for phases in u.schedules.values() for p in phases)
-        nets = {label: [one, 0.0] for label, one in setups.items()}  # and passes over their data
-        beside = {k: [study.asked(one), 0.0] for k, (one, *_) in (besides or {}).items()}
+        besides, passes = besides or {}, Counter()  # over the data, by net
+        beside = {label: study.asked(one) for label, (one, *_) in besides.items()}
+        extra = {label: flops_per_example(one) * len(one.x) for label, one in beside.items()}
         for i, unit in enumerate(self.units):
-            nets[unit.label][1] += costs[i] / flops[unit.label]
-            _, more, *of = (besides or {}).get(unit.label, (None, 0))
-            if more and set(of) <= set(unit.schedules):
-                setup = beside[unit.label][0]
-                beside[unit.label][1] += more
-                costs[i] += flops_per_example(setup) * len(setup.x) * more
+            label = unit.label
+            passes[label] += costs[i] / flops[label]
+            if label in besides and set(besides[label][2:]) <= set(unit.schedules):
+                more = besides[label][1]
+                passes[f"beside {label}"] += more
+                costs[i] += extra[label] * more
                 epochs[i] += more
                 alone += more * len(unit.schedules)
         # which are this process's
@@ -97,11 +99,11 @@ class Work:
         self.mine, self.epochs_planned = [self.units[i] for i in mine], sum(epochs[i] for i in mine)
         self._announce(sum(map(len, plans.values())), sum(epochs), alone, share, n)
         if study.arguments.dry_run:
-            _print_tree(plans, besides or {})
+            _print_tree(plans, besides)
         if study.scale in ("evening", "paper") or study.arguments.dry_run:
             self._print_cost(sum(epochs), sum(costs), disk, n)
             if share == 0:  # said once
-                _print_hours(nets | {f"beside {k}".strip(): one for k, one in beside.items()})
+                _print_hours(setups | {f"beside {k}": one for k, one in beside.items()}, passes)
         if study.arguments.dry_run:
             print("dry run: nothing was written")
             raise SystemExit(0)
@@ -345,14 +347,14 @@ def _print_tree(plans, besides):
         )
 
 
-def _print_hours(nets):
-    """Real steps of every net (name -> its Setup and so many passes over its data), those that are
-    alike once, and what all take at that pace."""
+def _print_hours(setups, passes):
+    """Real steps of every net (name -> its Setup, and how many passes over its data), those that
+    are alike once, and what all take at that pace."""
     alike, seconds = {}, 0.0
-    for name, (setup, passes) in nets.items():
+    for name, setup in setups.items():
         state = fresh_state(setup, 0)
         kind = repr(state.model), type(state.optimizer), setup.x.shape, setup.batch_size
-        alike.setdefault(kind, []).append((name or "one net", setup, passes))
+        alike.setdefault(kind, []).append((name.strip() or "one net", setup, passes[name]))
     for same in alike.values():
         name, setup, _ = same[0]
         others = f" and {len(same) - 1} like it" * (len(same) > 1)
@@ -361,11 +363,8 @@ def _print_hours(nets):
     hours = seconds / 3600
     said = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     days = f" ({hours / 24:,.0f} days)" * (hours > 48)
-    print(
-        f"training takes about {said} hours{days} of this device in one process, measuring comes on"
-        " top",
-        flush=True,
-    )
+    said = f"training takes about {said} hours{days} of this device in one process"
+    print(f"{said}, measuring comes on top", flush=True)
 
 
 def _one_step(setup, name):
