@@ -24,12 +24,10 @@ def check_real(low=-math.inf, high=math.inf, /, above=-math.inf, **values):
             value = float(value)
         finite = _is(numbers.Real, value) and abs(value) <= sys.float_info.max  # nan fails too
         if not finite or not low <= value <= high or value <= above:
-            allowed = f"in [{low:g}, {high:g}]" if high < math.inf else f"from {low:g} on"
+            allowed = f" in [{low:g}, {high:g}]" if high < math.inf else f" from {low:g} on"
             allowed = "" if low == -math.inf else allowed
-            allowed = f"> {above:g}" if above > -math.inf else allowed
-            raise ValueError(
-                f"{name} must be a finite number{' ' * bool(allowed)}{allowed}, got {_said(value)}"
-            )
+            allowed = f" > {above:g}" if above > -math.inf else allowed
+            raise ValueError(f"{name} must be a finite number{allowed}, got {_said(value)}")
 
 
 def check_functions(**values):

@@ -213,8 +213,5 @@ def _flat_mask(model, masks):
     """(p,) of 1 (kept) and 0, in the model's dtype."""
     masks = masks or {}
     check_masks(model, masks)
-    parts = [
-        masks[name].to(p.dtype).flatten() if name in masks else torch.ones_like(p).flatten()
-        for name, p in model.named_parameters()
-    ]
-    return torch.cat(parts).detach()
+    parts = {name: torch.ones_like(p) for name, p in model.named_parameters()} | masks
+    return torch.cat([m.to(p.dtype).flatten() for m, p in zip(parts.values(), model.parameters())])

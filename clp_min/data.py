@@ -43,10 +43,11 @@ class Dataset:
 
     def to(self, device):
         """The same set on ``device``."""
-        return replace(
-            self, train=tuple(t.to(device) for t in self.train),
-            test=tuple(t.to(device) for t in self.test),
-        )
+        return self._changed(lambda x, y: (x.to(device), y.to(device)))
+
+    def _changed(self, change):
+        """The set that ``change`` (x, y) -> (x, y) makes of both parts."""
+        return replace(self, train=change(*self.train), test=change(*self.test))
 
     def standardised(self, floor=0.01):
         """Mean 0 and variance 1 per channel (per set for vectors), by the training images; a
@@ -54,10 +55,7 @@ class Dataset:
         x = self.train[0]
         dims = (0, 2, 3) if x.dim() == 4 else tuple(range(x.dim()))
         mean, sd = x.mean(dims, keepdim=True), x.std(dims, keepdim=True).clamp(min=floor)
-        return replace(
-            self, train=((x - mean) / sd, self.train[1]),
-            test=((self.test[0] - mean) / sd, self.test[1]),
-        )
+        return self._changed(lambda x, y: ((x - mean) / sd, y))
 
     def subset(self, n, *key):
         """``n`` training examples, the classes as balanced as their
@@ -73,12 +71,11 @@ class Dataset:
                 return F.adaptive_avg_pool2d(x, size), y
             return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False), y
 
-        return replace(self, train=changed(*self.train), test=changed(*self.test))
+        return self._changed(changed)
 
     def relabelled(self, classes, change):
         """The set that ``change`` (x, y) -> (x, y) makes of both parts, with so many classes."""
-        train, test = change(*self.train), change(*self.test)
-        return replace(self, classes=classes, train=train, test=test)
+        return replace(self._changed(change), classes=classes)
 
     def halves(self):
         """(the set of the first half of the classes, the second half's with labels from 0)."""
@@ -103,13 +100,10 @@ def _check_arrays(where, classes, x, y):
         )
     if x.dtype not in (np.uint8, np.float32, np.float64) or y.dtype.kind not in "iu":
         raise ValueError(
-            f"{where}: images must be bytes or floats and labels whole numbers, got {x.dtype} and"
-            f" {y.dtype}"
+            f"{where}: images must be bytes or floats, labels whole, got {x.dtype} and {y.dtype}"
         )
     if not 0 <= y.min() <= y.max() < classes:
-        raise ValueError(
-            f"{where}: labels must lie in 0..{classes - 1}, got {y.min()}..{y.max()}"
-        )
+        raise ValueError(f"{where}: labels must lie in 0..{classes - 1}, got {y.min()}..{y.max()}")
 
 
 def missing(dataset):
@@ -128,11 +122,7 @@ def stratified(y, n, *key):
     """Indices (n,) of a random subset with the class shares of y (n,), rounded; depends on
     ``key`` alone. ValueError: n > len(y)."""
     check_tensors(y=(y, "int n"))
-    check_whole(n=n)
-    if not 0 < n <= len(y):
-        raise ValueError(
-            f"train size must lie in 1..{len(y)} (the set's training examples), got {n}"
-        )
+    check_whole(1, len(y), **{"train size": n})
     rng = np.random.default_rng(
         int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
     )
@@ -160,8 +150,7 @@ def load(name, data_dir=None, download=False):
     root = data_dir or os.environ.get("CLP_DATA")
     if not root:
         raise NotFound(
-            f"{name} needs a folder: give --data-dir or set CLP_DATA (and --download to fetch it"
-            " there)"
+            f"{name} needs a folder: give --data-dir or set CLP_DATA (and --download to fetch it)"
         )
     try:
         found = _largest(name, Path(root))
@@ -188,7 +177,7 @@ def _largest(name, root):
     if sets:
         return max(sets, key=lambda one: len(one.train[0]) + len(one.test[0]))
     if errors:
-        raise errors[0]
+        raise ValueError(f"{errors[0]}; --download fetches the whole set")
     raise NotFound(
         f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it"
     )

@@ -73,8 +73,7 @@ def gaussian_blur(x, kernel_size=7, sigma=3.0):
         raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     if half >= min(x.shape[-2:]):
         raise ValueError(
-            f"kernel_size {kernel_size} needs images larger than {half} pixels, got"
-            f" {tuple(x.shape[-2:])}"
+            f"kernel_size {kernel_size} needs images larger than {half}, got {tuple(x.shape[-2:])}"
         )
     taps = torch.exp(
         -torch.arange(-half, half + 1, device=x.device, dtype=x.dtype).square() / (2 * sigma**2)
@@ -83,10 +82,8 @@ def gaussian_blur(x, kernel_size=7, sigma=3.0):
 
     def matrix(size):
         """(size, size): row i holds pixel i's weights, those beyond the edge folded back."""
-        padded = F.pad(
-            torch.eye(size, device=x.device, dtype=x.dtype).unsqueeze(0), (half, half),
-            mode="reflect",
-        )
+        whole = torch.eye(size, device=x.device, dtype=x.dtype)[None]
+        padded = F.pad(whole, (half, half), mode="reflect")
         return F.conv1d(padded.transpose(0, 1), taps.view(1, 1, -1)).squeeze(1).T
 
     return matrix(x.shape[2]) @ x @ matrix(x.shape[3]).T
@@ -133,14 +130,11 @@ def permute_labels(y, permutation):
     check_tensors(y=(y, "int n"))
     permutation = torch.as_tensor(permutation, device=y.device)
     check_tensors(permutation=(permutation, "int classes"))
-    if permutation.device.type != "meta":
-        if not torch.equal(
-            permutation.sort().values, torch.arange(len(permutation), device=y.device)
-        ):
-            raise ValueError(
-                f"permutation must hold every class 0..{len(permutation) - 1} once, got"
-                f" {permutation.tolist()}"
-            )
+    every = torch.arange(len(permutation), device=y.device)
+    if y.device.type != "meta" and not torch.equal(permutation.sort().values, every):
+        raise ValueError(
+            f"permutation must hold each class 0..{len(every) - 1} once, got {permutation.tolist()}"
+        )
     check_labels(y, len(permutation))
     return permutation[y].to(y.dtype)
 

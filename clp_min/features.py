@@ -8,11 +8,15 @@ input. This and the decompositions below hold for nets without batch coupling (n
 training mode).
 """
 
+from contextlib import ExitStack
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from clp_min.checks import check_finite, check_real, check_tensors, check_whole
+from clp_min.layer_rules import check_modes
 
 
 # ---- similarities: mean cosines over ordered pairs, float64; a row of zeros has cosine 0
@@ -82,24 +86,17 @@ def layer_factors(model, x, y):
     ValueError: BatchNorm in training mode, where examples have no gradient of their own.
     """
     check_tensors(x=(x, "n ..."), y=(y, "label n"))
-    layers, kept, handles = {}, {}, []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ValueError(f"BatchNorm layer {name!r} is in training mode: examples are coupled")
-        if isinstance(module, nn.Linear):
-            layers[name] = module
+    check_modes(model)
+    kept = {}
 
     def keep(name, module, inputs, output):
         kept[name] = inputs[0], output
 
-    try:
-        for name, module in layers.items():
-            handles.append(module.register_forward_hook(lambda *a, name=name: keep(name, *a)))
-        with torch.enable_grad():
-            loss = F.cross_entropy(model(x), y, reduction="sum")
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                hooks.enter_context(module.register_forward_hook(partial(keep, name)))
+        loss = F.cross_entropy(model(x), y, reduction="sum")
     deltas = torch.autograd.grad(loss, [output for _, output in kept.values()])
     return {
         name: (delta, features.detach())
@@ -136,7 +133,7 @@ def common_directions(delta_w, k):
     check_whole(1, len(total), k=k)
     check_finite(delta_w=total)
     vectors = torch.linalg.eigh(total)[1]
-    return vectors.T.flip(0)[:k].to(_dtype(delta_w))
+    return vectors.T.flip(0)[:k].to(delta_w[0].dtype)
 
 
 def recursive_directions(first, change, k):
@@ -247,7 +244,3 @@ def effective_rank(features):
         raise ValueError("all features are 0: they have no effective rank")
     p = s / s.sum()
     return float(torch.exp(-torch.special.xlogy(p, p).sum()))
-
-
-def _dtype(delta_w):
-    return (delta_w[0] if isinstance(delta_w, (tuple, list)) else delta_w).dtype

@@ -95,19 +95,15 @@ def _read(path, reader):
     try:
         return reader(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; --download fetches the whole set") from None
+        raise ValueError(f"{path} is missing") from None
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{path} is truncated or damaged ({said[:200]}); --download fetches the whole set"
-        ) from None
+        raise ValueError(f"{path} is truncated or damaged ({said[:200]})") from None
 
 
 def _bytes_of(path, most):
     """The content of a file of at most so many bytes."""
-    if not path.exists():
-        raise FileNotFoundError
-    if not path.is_file() or path.stat().st_size > most:
+    if path.stat().st_size > most or not path.is_file():
         raise ValueError(f"it is no file of at most {most:,} bytes")
     return path.read_bytes()
 
@@ -137,9 +133,7 @@ def _check_repeated(images):
     for path, content in images.items():
         first = seen.setdefault(hashlib.sha256(content).digest(), path)
         if first != path:
-            raise ValueError(
-                f"{path} holds the images of {first.name} again; --download fetches the whole set"
-            )
+            raise ValueError(f"{path} holds the images of {first.name} again")
 
 
 def _cifar(folder, train_files, test_file, key, classes):
@@ -170,22 +164,15 @@ def _idx(path, shape):
 
 
 def _idx_set(folder):
-    def pair(part):
-        kinds = "images-idx3", "labels-idx1"
-        paths = [idx_path(folder, f"{part}-{kind}-ubyte") for kind in kinds]
-        images = _read(paths[0], lambda path: _idx(path, (28, 28)))
-        labels = _read(paths[1], lambda path: _idx(path, ()))
+    paths, sets = [idx_path(folder, name.removesuffix(".gz")) for name in IDX_FILES], []
+    for of_images, of_labels in (paths[:2], paths[2:]):
+        images = _read(of_images, lambda path: _idx(path, (28, 28)))
+        labels = _read(of_labels, lambda path: _idx(path, ()))
         if len(images) != len(labels):
-            raise ValueError(
-                f"{paths[0]} holds {len(images)} images and {paths[1]} {len(labels)} labels;"
-                " --download fetches the whole set"
-            )
-        _check_repeated(seen | {paths[0]: images})
-        seen[paths[0]] = images
-        return images[:, None], labels
-
-    seen = {}
-    return pair("train"), pair("t10k")
+            raise ValueError(f"{of_images} holds {len(images)} images for {len(labels)} labels")
+        sets.append((images[:, None], labels))
+    _check_repeated({path: images for path, (images, _) in zip(paths[::2], sets)})
+    return sets
 
 
 def idx_path(folder, name):
@@ -223,16 +210,12 @@ def _tiny_imagenet(folder, only=None):
     if len(set(wnids)) < len(wnids) or len(wnids) > 200:
         raise ValueError(f"{folder / 'wnids.txt'} holds {len(wnids)} classes, repeated or too many")
     number = {wnid: k for k, wnid in enumerate(sorted(only) if only else wnids)}
-    for wnid in number:
-        if not (folder / "train" / wnid / "images").is_dir():
-            raise ValueError(
-                f"{folder / 'train' / wnid} is missing; --download fetches the whole set"
-            )
-    train = [
-        (path, number[wnid])
-        for wnid in number
-        for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
-    ]
+    train = []
+    for wnid, k in number.items():
+        images = folder / "train" / wnid / "images"
+        if not images.is_dir():
+            raise ValueError(f"{images.parent} is missing")
+        train += [(path, k) for path in sorted(images.glob("*.JPEG"))]
     table = folder / "val" / "val_annotations.txt"
     rows = [line.split("\t")[:2] for line in _read(table, Path.read_text).splitlines()]
     if any(len(row) != 2 or row[1] not in wnids for row in rows):
@@ -244,16 +227,14 @@ def _tiny_imagenet(folder, only=None):
     ]
     if not train or not test:
         raise ValueError(
-            f"{folder} holds {len(train)} training and {len(test)} validation images of the"
-            " classes asked for; --download fetches the whole set"
+            f"{folder} holds {len(train)} training and {len(test)} validation images of its classes"
         )
-    return tuple(
-        (
-            _decoded([path for path, _ in part], folder / f".decoded-{name}-{len(number)}"),
-            np.array([k for _, k in part]),
-        )
-        for name, part in (("train", train), ("val", test))
-    )
+
+    def decoded(part, name):
+        paths, labels = zip(*part)
+        return _decoded(paths, folder / f".decoded-{name}-{len(number)}"), np.array(labels)
+
+    return decoded(train, "train"), decoded(test, "val")
 
 
 def _decoded(paths, cache):
@@ -294,9 +275,8 @@ TINY_IMAGENET_50 = tuple(
 )
 
 IDX_FILES = tuple(
-    f"{part}-{kind}-ubyte.gz"
-    for part in ("train", "t10k")
-    for kind in ("images-idx3", "labels-idx1")
+    f"{part}-ubyte.gz"
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 )
 _CIFAR10_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
@@ -327,6 +307,8 @@ PUBLISHED = {
 
 # name -> folder that the download fills, (address, MD5) of each file; sums as published
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR10 = _TORONTO + "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
+_CIFAR100 = _TORONTO + "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _FASHION = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 _TINY = "https://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
@@ -339,12 +321,8 @@ _FASHION_SUMS = """
     bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310
 """.split()
 DOWNLOADS = {
-    "cifar10": ("cifar-10-batches-py", [
-        (_TORONTO + "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
-    ]),
-    "cifar100": ("cifar-100-python", [
-        (_TORONTO + "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
-    ]),
+    "cifar10": ("cifar-10-batches-py", [_CIFAR10]),
+    "cifar100": ("cifar-100-python", [_CIFAR100]),
     "mnist": ("MNIST/raw", [(_MNIST + name, md5) for name, md5 in zip(IDX_FILES, _MNIST_SUMS)]),
     "fashion_mnist": (
         "FashionMNIST/raw", [(_FASHION + name, md5) for name, md5 in zip(IDX_FILES, _FASHION_SUMS)]

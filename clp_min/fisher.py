@@ -18,6 +18,7 @@ rules.
 
 import copy
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,17 +74,12 @@ def fisher_trace(
     BatchNorm or Dropout in training mode.
     """
     _check_input(model, x, labels)
-    given = not isinstance(labels, str)
     if batch_size is None:
         batch_size = 32 if method == "autograd" else _chunk(model, x)
     check_whole(1, batch_size=batch_size)
-    parts = [
-        per_example_fisher(
-            model, x[i : i + batch_size], labels[i : i + batch_size] if given else labels, masks,
-            generator, method,
-        )
-        for i in range(0, len(x), batch_size)
-    ]
+    rows = x.split(batch_size)
+    own = [labels] * len(rows) if isinstance(labels, str) else labels.split(batch_size)
+    parts = [per_example_fisher(model, *one, masks, generator, method) for one in zip(rows, own)]
     layers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     per_example = sum(layers.values())
     per_layer = {name: float(values.mean()) for name, values in layers.items()}
@@ -223,8 +219,8 @@ def _scaled(b, dtype):
 def _forward(model, x):
     """Logits, and for every layer with parameters its name, module, input and the place of its
     output in the autograd graph."""
-    layers, handles, seen = [], [], {}
-    try:
+    layers, seen = [], {}
+    with ExitStack() as hooks:  # they go when it ends
         for name, module in model.named_modules():
             own = [n for n, p in module.named_parameters(recurse=False) if p is not None]
             check_layer(name, module, own)
@@ -237,11 +233,8 @@ def _forward(model, x):
                     )
             if own:  # first of the hooks: it sees what the layer itself computed
                 keep = partial(_keep, layers, name, len(x))
-                handles.append(module.register_forward_hook(keep, prepend=True))
+                hooks.enter_context(module.register_forward_hook(keep, prepend=True))
         logits = checked_logits(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
     called = {name for name, *_ in layers}
     for name, module in model.named_modules():
         if name not in called and any(True for _ in module.parameters(recurse=False)):
@@ -337,20 +330,18 @@ def _squares_by_autograd(model, one, cotangents, masks):
 
 def _by_autograd(model, x, labels, masks, generator):
     check_modes(model)
-    logits, rows = checked_logits(model, x), []
+    logits = checked_logits(model, x)
+    names = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
+    totals = {name: logits.new_zeros(len(x), dtype=torch.float64) for name in names}
     cotangents = list(_cotangents(logits.detach(), labels, generator))
     for i in range(len(x)):
         own = [b[i : i + 1] for b, _ in cotangents]
         alone, squares = _squares_by_autograd(model, x[i : i + 1], own, masks)
         _check_alone(alone[0], logits[i].detach())
-        rows.append(
-            {
-                name: sum(one[name] * size[i] for one, (_, size) in zip(squares, cotangents))
-                for name in squares[0]
-            }
-        )
-    zero = torch.zeros((), dtype=torch.float64, device=x.device)
-    return {name: torch.stack([row[name] + zero for row in rows]) for name in rows[0]}
+        for one, (_, size) in zip(squares, cotangents):
+            for name, value in one.items():
+                totals[name][i] += value * size[i]
+    return totals
 
 
 # ---- what is refused

@@ -28,9 +28,7 @@ def full_gradient(model, x, y, batch_size=256):
     check_examples(model, x, y, batch_size)
     check_modes(model)
     parameters = list(model.parameters())
-    total = torch.zeros(
-        sum(p.numel() for p in parameters), device=x.device, dtype=parameters[0].dtype
-    )
+    total = torch.zeros_like(flat_parameters(model))
     for number, (xb, yb) in enumerate(zip(x.split(batch_size), y.split(batch_size))):
         with torch.enable_grad():
             logits = model(xb)
@@ -104,8 +102,7 @@ def gradient_norms(model, x, y, batches, direction):
     (n, ...), y (n,); "full" is the full gradient's norm, "cosine" that of the direction
     with the negative full gradient.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "label n"))
-    check_tensors(direction=(direction, "p"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"), direction=(direction, "p"))
     gradients = [full_gradient(model, x[batch], y[batch]) for batch in batches]
     if sum(map(len, batches)) == len(x):  # together they are the whole set
         full = sum(gradient * (len(b) / len(x)) for gradient, b in zip(gradients, batches))
@@ -130,19 +127,15 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
     only. An example without a gradient has cosine 0. ValueError: a direction of another length, or
     zero on the kept weights; x and y of different lengths; and what the norms refuse.
     """
-    check_tensors(x=(x, "n ..."), y=(y, "label n"))
-    check_tensors(direction=(direction, "p"))
+    check_tensors(x=(x, "n ..."), y=(y, "label n"), direction=(direction, "p"))
     check_whole(1, batch_size=batch_size)
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    sizes = [shape.numel() for shape in shapes.values()]
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    sizes = [p.numel() for p in parameters.values()]
     if direction.shape != (sum(sizes),):
         raise ValueError(f"direction must be ({sum(sizes)},), got {tuple(direction.shape)}")
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    parts = dict(zip(shapes, direction.split(sizes)))
-    tangent = {
-        name: (part.view(shapes[name]) * (masks or {}).get(name, True)).to(parameters[name].dtype)
-        for name, part in parts.items()
-    }
+    tangent = {}
+    for (name, p), part in zip(parameters.items(), direction.split(sizes)):
+        tangent[name] = (part.view_as(p) * (masks or {}).get(name, True)).to(p.dtype)
     length = torch.stack([part.double().norm() for part in tangent.values()]).norm()
     if direction.device.type != "meta" and not length > 0:
         raise ValueError("the direction is zero on the weights that count")

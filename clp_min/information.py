@@ -12,7 +12,7 @@ import math
 import numpy as np
 import torch
 
-from clp_min.checks import check_real, check_tensors, check_whole
+from clp_min.checks import check_finite, check_real, check_tensors, check_whole
 
 READINGS = ("joint", "per_logit", "pooled", "per_class", "label")
 
@@ -83,10 +83,8 @@ def _checked(t, reading, y, bins):
         y = y if y.is_floating_point() else y.long()
         check_tensors(t=(t, "N C"), y=(y, "int N"))
         y = y.numpy()
-    t = t.numpy()
-    if not np.isfinite(t).all():
-        raise ValueError("t holds values that are not finite")
-    return t, y
+    check_finite(t=t)
+    return t.numpy(), y
 
 
 def _on_host(values):
@@ -108,9 +106,7 @@ def label_information(t, y, generator, **settings):
     """
     check_tensors(y=(y, "int N"))
     shuffled = y[torch.randperm(len(y), device=y.device, generator=generator)]
-    return binned_mutual_information(t, "label", y, **settings), binned_mutual_information(
-        t, "label", shuffled, **settings
-    )
+    return tuple(binned_mutual_information(t, "label", own, **settings) for own in (y, shuffled))
 
 
 def entropy(counts):

@@ -24,11 +24,8 @@ def check_layer(name, module, own):
     if isinstance(module, _DropoutNd) and module.training and module.p > 0:
         raise ValueError(f"Dropout layer {name!r} is in training mode: call model.eval() first")
     known = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
-    if (
-        own
-        and not hasattr(module, "squared_gradient_norms")
-        and not (type(module) in known and set(own) <= {"weight", "bias"})
-    ):
+    covered = type(module) in known and set(own) <= {"weight", "bias"}
+    if own and not covered and not hasattr(module, "squared_gradient_norms"):
         raise ValueError(
             f"no rule for layer {name!r} ({type(module).__name__} with {own}): Linear, Conv2d,"
             " BatchNorm, LayerNorm are covered; give other modules a method"
@@ -50,8 +47,7 @@ def check_masks(model, masks):
         if not fits or mask.dtype != torch.bool:
             said = tuple(mask.shape) if torch.is_tensor(mask) else type(mask).__name__
             raise ValueError(
-                f"mask {name!r} ({said}) is no boolean mask of a parameter; parameters:"
-                f" {', '.join(shapes)}"
+                f"mask {name!r} ({said}) is no boolean mask of one of {', '.join(shapes)}"
             )
 
 
@@ -60,9 +56,7 @@ def layer_rule(name, module, a, masks):
     prefix = name + "." if name else ""
     weight_mask, bias_mask = masks.get(prefix + "weight"), masks.get(prefix + "bias")
     if hasattr(module, "squared_gradient_norms"):
-        if any(
-            prefix + parameter in masks for parameter, _ in module.named_parameters(recurse=False)
-        ):
+        if any(prefix + own in masks for own, _ in module.named_parameters(recurse=False)):
             raise ValueError(f"layer {name!r} has a rule of its own, which knows no masks")
         return lambda delta: module.squared_gradient_norms(a, delta)
     if isinstance(module, nn.Linear):
@@ -83,9 +77,8 @@ def layer_rule(name, module, a, masks):
 
 def _squares(gradient, mask):
     """(n, ...) -> (n,): sum of squares, over the kept entries if there is a mask."""
-    return torch.linalg.vector_norm(
-        (gradient if mask is None else gradient * mask).flatten(1), dim=1
-    ).square()
+    kept = gradient if mask is None else gradient * mask
+    return torch.linalg.vector_norm(kept.flatten(1), dim=1).square()
 
 
 def _bias(module, gradient, mask):
@@ -144,16 +137,12 @@ def _convolution(module, a, mask):
             f"convolutions with padding_mode {module.padding_mode!r} and padding"
             f' {module.padding!r} have no rule; use zeros and numbers, or method="autograd"'
         )
-    n, groups, (kh, kw), (sh, sw), (dh, dw) = (
-        len(a), module.groups, module.kernel_size, module.stride, module.dilation,
-    )
-    (ph, pw) = module.padding
+    n, groups, (ph, pw) = len(a), module.groups, module.padding
+    (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
     if groups == 1 and module.in_channels * kh * kw <= 64:  # one product, not one for each place
         return _patches(module, a, mask)
-    height, width = (
-        (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1,
-        (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1,
-    )
+    height = (a.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1
+    width = (a.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     # (n, h, w, c): a position's channels lie together
     padded = a.new_zeros(n, a.shape[2] + 2 * ph, a.shape[3] + 2 * pw, a.shape[1])
     padded[:, ph : ph + a.shape[2], pw : pw + a.shape[3]] = a.permute(0, 2, 3, 1)
@@ -171,14 +160,9 @@ def _convolution(module, a, mask):
         )
         return grouped(window.flatten(1, 2))
 
-    masks = None
-    if mask is not None:
-        masks = [
-            mask[:, :, i, j]
-            if groups == 1
-            else mask[:, :, i, j].unflatten(0, (groups, -1)).repeat(n, 1, 1)
-            for i, j in places
-        ]
+    masks = None if mask is None else [mask[:, :, i, j] for i, j in places]
+    if masks and groups > 1:
+        masks = [own.unflatten(0, (groups, -1)).repeat(n, 1, 1) for own in masks]
     rule = _matrix([partial(shifted, i, j) for i, j in places], masks)
     return lambda delta: rule(grouped(delta.flatten(2).transpose(1, 2))).view(n, groups).sum(1)
 

@@ -36,7 +36,9 @@ def _input(shape, classes, **numbers):
     return shape[0]
 
 
-def _finished(model, init):
+def _finished(layers, init):
+    """The layers as one model, initialised."""
+    model = nn.Sequential(*layers)
     if init is not None:
         init(model)
     return model
@@ -59,7 +61,7 @@ def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU
         if i < len(sizes) - 2:
             made = nn.BatchNorm1d if norm is True else norm
             layers += ([made(outputs)] if norm else []) + [activation()]
-    return _finished(nn.Sequential(*layers), init)
+    return _finished(layers, init)
 
 
 def _conv(inputs, outputs, stride=1, kernel=3, norm=True, bias=True):
@@ -85,12 +87,8 @@ def small_cnn(shape=(3, 32, 32), classes=10, widths=(16, 32, 64), norm=False, po
     for i, width in enumerate(widths):
         layers += _conv(inputs, width, stride=1 if i == 0 else 2, norm=norm)
         inputs = width
-    return _finished(
-        nn.Sequential(
-            *layers, GridMean(pool), nn.Flatten(), nn.Linear(inputs * pool**2, classes)
-        ),
-        init,
-    )
+    layers += [GridMean(pool), nn.Flatten(), nn.Linear(inputs * pool**2, classes)]
+    return _finished(layers, init)
 
 
 def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
@@ -101,20 +99,14 @@ def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
     and sixth, the last two 1x1; biases throughout. The last convolution gives plain logits (some
     public code puts BatchNorm and ReLU on it). 1,621,354 parameters with BatchNorm.
     """
-    first = _input(shape, classes, width=width)
-    widths, strides, kernels = (
-        (width,) * 2 + (2 * width,) * 6, (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,),
-    )
-    layers, inputs = [], first
+    layers, inputs = [], _input(shape, classes, width=width)
+    widths = (width,) * 2 + (2 * width,) * 6
+    strides, kernels = (1, 1, 2, 1, 1, 2, 1, 1), (3,) * 7 + (1,)
     for width, stride, kernel in zip(widths, strides, kernels):
         layers += _conv(inputs, width, stride, kernel, norm)
         inputs = width
-    return _finished(
-        nn.Sequential(
-            *layers, nn.Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        ),
-        init,
-    )
+    layers += [nn.Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return _finished(layers, init)
 
 
 def vgg(shape=(3, 32, 32), classes=10, depth=16, norm=True, init=None):
@@ -129,10 +121,8 @@ def vgg(shape=(3, 32, 32), classes=10, depth=16, norm=True, init=None):
             layers += _conv(inputs, width, norm=norm)
             inputs = width
         layers.append(nn.MaxPool2d(2))
-    return _finished(
-        nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)),
-        init,
-    )
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
+    return _finished(layers, init)
 
 
 class BasicBlock(nn.Module):
@@ -168,10 +158,8 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
         for block in range(count):
             layers.append(BasicBlock(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
             inputs = width
-    return _finished(
-        nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)),
-        init,
-    )
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
+    return _finished(layers, init)
 
 
 def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):

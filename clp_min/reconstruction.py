@@ -6,6 +6,8 @@ last block (ResNet) or the activation after the second last convolution (VGG and
 Measure in eval mode, fit on training data, report on held-out data.
 """
 
+from contextlib import ExitStack
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -43,25 +45,19 @@ def layer_features(model, x, batch_size=1000):
         if third is None:
             raise ValueError("no ReLU, layer -3, comes after the second last convolution")
     kept = {-1: [], -2: [], -3: []}
-    handles = [
-        linear[-1].register_forward_hook(
-            lambda m, inputs, output: (
-                (kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))) and None
-            )
-        )
-    ]
-    if third is not None:
-        handles.append(
-            third.register_forward_hook(
-                lambda m, inputs, output: kept[-3].append(output.flatten(1))
-            )
-        )
-    try:
+
+    def keep_last(module, inputs, output):
+        kept[-1].append(output), kept[-2].append(inputs[0].flatten(1))
+
+    def keep_third(module, inputs, output):
+        kept[-3].append(output.flatten(1))
+
+    with ExitStack() as hooks:  # they go when it ends
+        hooks.enter_context(linear[-1].register_forward_hook(keep_last))
+        if third is not None:
+            hooks.enter_context(third.register_forward_hook(keep_third))
         for part in x.split(batch_size):
             model(part)
-    finally:
-        for handle in handles:
-            handle.remove()
     if any(len(own) > -(-len(x) // batch_size) for own in kept.values()):
         raise ValueError("a layer that is measured is called more than once in a forward pass")
     if len(linear) == 1 and not convolutions:

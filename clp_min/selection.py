@@ -139,8 +139,5 @@ def _fisher_penalty(strength, model, x, y):
     gradients = torch.autograd.grad(
         F.cross_entropy(logits, drawn), list(parameters.values()), create_graph=True
     )
-    squares = [
-        (g * masks[name] if name in masks else g).square().sum()
-        for name, g in zip(parameters, gradients)
-    ]
-    return F.cross_entropy(logits, y) + strength * len(x) * sum(squares)
+    kept = [g * masks[name] if name in masks else g for name, g in zip(parameters, gradients)]
+    return F.cross_entropy(logits, y) + strength * len(x) * sum(g.square().sum() for g in kept)

@@ -42,16 +42,10 @@ def _textures(rng, n, size, coarse, fine, noise):
         2 * np.pi * along / wavelength[:, None, None] + rng.uniform(0, 2 * np.pi, n)[:, None, None]
     )
     distance = (rows - centre[:, :1, None]) ** 2 + (columns - centre[:, 1:, None]) ** 2
-    patch = (
-        wave
-        * np.exp(-distance / (2 * (0.28 * size) ** 2))
-        * (fine * rng.uniform(0.5, 1, n))[:, None, None]
-    )
-    images = (
-        images
-        + patch[..., None] * np.abs(rng.normal(1, 0.3, (n, 1, 1, 3)))
-        + rng.normal(0, noise, images.shape)
-    )
+    envelope = np.exp(-distance / (2 * (0.28 * size) ** 2))
+    patch = wave * envelope * (fine * rng.uniform(0.5, 1, n))[:, None, None]
+    tint = np.abs(rng.normal(1, 0.3, (n, 1, 1, 3)))
+    images = images + patch[..., None] * tint + rng.normal(0, noise, images.shape)
     return images.transpose(0, 3, 1, 2).astype(np.float32), y.astype(np.int64)
 
 
@@ -106,10 +100,8 @@ def _shapes(rng, n, size, noise, amplitude, colour, class_colour):
     for k in range(10):
         i = y == k
         r, c = rows - shift[0, i, None, None], columns - shift[1, i, None, None]
-        cos, sin = (
-            (np.cos(angle[i]) / scale[i])[:, None, None],
-            (np.sin(angle[i]) / scale[i])[:, None, None],
-        )
+        cos = (np.cos(angle[i]) / scale[i])[:, None, None]
+        sin = (np.sin(angle[i]) / scale[i])[:, None, None]
         images[i] = _shape(k, cos * r - sin * c, sin * r + cos * c)
     images = (images * rng.uniform(*amplitude, n)[:, None, None])[:, None]
     if colour:
@@ -138,12 +130,9 @@ def shapes(
     _check_sizes(seed, train_size=train_size, test_size=test_size, size=size)
     check_real(0, noise=noise)
     check_real(0, 1, class_colour=class_colour)
-    train = _shapes(
-        np.random.default_rng((seed, 0)), train_size, size, noise, amplitude, colour, class_colour
-    )
-    test = _shapes(
-        np.random.default_rng((seed, 1)), test_size, size, noise, amplitude, colour, class_colour
-    )
+    settings = size, noise, amplitude, colour, class_colour
+    train = _shapes(np.random.default_rng((seed, 0)), train_size, *settings)
+    test = _shapes(np.random.default_rng((seed, 1)), test_size, *settings)
     return Dataset.from_arrays("shapes", 10, train, test)
 
 

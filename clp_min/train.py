@@ -17,9 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clp_min.checks import (
-    check_functions, check_logits, check_real, check_tensors, check_whole,
-)
+from clp_min.checks import check_functions, check_logits, check_real, check_tensors, check_whole
 from clp_min.disk import whole_file
 from clp_min.seeding import generator, global_seed
 
@@ -159,11 +157,8 @@ def fresh_model(setup, *key):
     every device starts from the same weights."""
     with global_seed(*key):
         model = setup.model()
-    model = model.to(
-        device=setup.x.device,
-        memory_format=torch.channels_last if setup.channels_last else torch.preserve_format,
-    )
-    return model.eval()
+    layout = torch.channels_last if setup.channels_last else torch.preserve_format
+    return model.to(device=setup.x.device, memory_format=layout).eval()
 
 
 def fresh_optimizer(setup, model):

@@ -51,10 +51,8 @@ class Block(nn.Module):
     def __init__(self, dim, heads, hidden):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.mlp_norm, self.mlp = (
-            nn.LayerNorm(dim),
-            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)),
-        )
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x):
         x = x + self.attention(self.attention_norm(x))
@@ -77,8 +75,7 @@ class DeiT(nn.Module):
         channels, side, _ = shape
         if side % patch or dim % heads:
             raise ValueError(
-                f"side must be a multiple of patch and dim of heads, got {side}, {patch}, {dim},"
-                f" {heads}"
+                f"patch must divide side, and heads dim, got {side}, {patch}, {dim}, {heads}"
             )
         self.embedding = nn.Conv2d(channels, dim, patch, patch)
         self.tokens = Tokens((side // patch) ** 2, dim)

@@ -102,7 +102,7 @@ def test_layer_factors__are_each_examples_gradient():
             oracles.example_gradient(model, one, int(c))["1.weight"] for one, c in zip(x, y)
         )
         assert_close(summed_change(factors["1"]), total, EXACT, 1e-14)
-    with pytest.raises(ValueError, match="training mode"):
+    with pytest.raises(ValueError, match="batch statistics"):
         layer_factors(model.train(), x, y)
 
 

@@ -18,6 +18,12 @@ def spread(mean, deviation, n=8, **bounds):
     return Effect("", mean + deviation * shape / shape.std(ddof=1), **bounds)
 
 
+def test_effect__mean_and_standard_error_are_the_textbook():
+    effect = Effect("", [1.0, 2.0, 6.0])
+    assert effect.mean == 3.0 and math.isclose(effect.error, math.sqrt((4 + 1 + 9) / 2 / 3))
+    assert effect.n == 3 and math.isnan(Effect("", [1.0]).error)
+
+
 def test_t_quantile__tables_and_the_integral():
     """Published tables to their last digit; and P(T > t) summed in plain steps of t."""
     for degrees, printed in ((2, 6.965), (4, 3.747), (7, 2.998), (9, 2.821), (99, 2.365)):

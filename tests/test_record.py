@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clp_min.study.record import Log, Results, mean_and_error, write_atomically, write_json
+from clp_min.study.record import Log, Results, write_atomically, write_json
 
 
 def test_log__same_point_twice_is_one_point(tmp_path):
@@ -68,12 +68,6 @@ def test_results__what_is_missing_is_named(results):
     results.log.add(10, ["a"], 7, accuracy=0.0)  # one seed has more than the other
     with pytest.raises(ValueError, match="for all 2 seeds"):
         results.values("accuracy", "a")
-
-
-def test_mean_and_error__is_the_textbook():
-    mean, error, n = mean_and_error([1.0, 2.0, 6.0])
-    assert (mean, n) == (3.0, 3) and math.isclose(error, math.sqrt((4 + 1 + 9) / 2 / 3))
-    assert math.isnan(mean_and_error([1.0])[1])
 
 
 def test_write_json__one_array_per_line_for_any_reader(tmp_path):

@@ -26,6 +26,7 @@ import torch  # noqa: E402
 
 import clp_min  # noqa: E402
 from clp_min import files, interrupt, synthetic  # noqa: E402
+from clp_min.checks import check_whole  # noqa: E402
 from clp_min.data import Dataset, load, missing  # noqa: E402
 from clp_min.disk import locked  # noqa: E402
 from clp_min.identity import tensor_digest  # noqa: E402
@@ -39,16 +40,14 @@ SYNTHETIC = {
     "teacher": synthetic.teacher,
 }
 OPTIONS = {  # flag -> keywords of add_argument
-    "--scale": dict(
-        choices=["smoke", "quick", "evening", "paper"], default="quick",
-        help="seconds / minutes on a CPU / one to three hours of two cores, real CIFAR-10, a few"
-        " scripts / the published experiment on CUDA (default: quick)",
-    ),
+    "--scale": dict(choices=["smoke", "quick", "evening", "paper"], default="quick", help=(
+        "seconds / minutes on a CPU / one to three hours of two cores, real CIFAR-10, a few"
+        " scripts / the published experiment on CUDA (default: quick)"
+    )),
     "--data-dir": dict(
         default=os.environ.get("CLP_DATA"),
         help="folder with the original files of real sets (default: CLP_DATA)",
     ),
-    "--download": dict(action="store_true", help="fetch a missing real data set into --data-dir"),
     "--train-size": dict(type=int, help="use a stratified subset of this many training examples"),
     "--seeds": dict(
         help="N: seeds 10, 11, … N of them; A-B: these, for looking (default: the scale's)"
@@ -69,31 +68,25 @@ OPTIONS = {  # flag -> keywords of add_argument
         metavar="i/n",
         help="do the i-th of n shares, 0 <= i < n (default: what torchrun or a Slurm array say)",
     ),
-    "--deterministic": dict(
-        action="store_true", help="bit-for-bit repeatable on CUDA too (slower)"
-    ),
     "--out": dict(type=Path, default=Path("results"), help="folder of results (default: results)"),
     "--format": dict(
         nargs="+", choices=["png", "pdf", "svg"], default=["png"],
         help="formats of the figures (default: png)",
     ),
-    "--csv": dict(action="store_true", help="write what is drawn as PANEL.csv too"),
-    "--save": dict(
-        action="store_true",
-        help="keep the weights of every schedule at its last measured point (SCRIPT.weights/, for"
-        " torch.load) and all that was measured (SCRIPT.curves.csv)",
-    ),
     "--set": dict(
         nargs="+", action="extend", metavar="NAME=VALUE", default=[],
         help="change settings of the script's Config, like lr=0.1; a variant of its own",
     ),
-    "--list": dict(action="store_true", help="list every script with its panels, and stop"),
-    "--dry-run": dict(
-        action="store_true", help="print the cost, train each net for a few steps, stop"
-    ),
-    "--plot": dict(
-        action="store_true", help="redraw the figures from their results files, without training"
-    ),
+}
+SWITCHES = {  # flags without a value -> help
+    "--download": "fetch a missing real data set into --data-dir",
+    "--deterministic": "bit-for-bit repeatable on CUDA too (slower)",
+    "--csv": "write what is drawn as PANEL.csv too",
+    "--save": "keep the weights of every schedule at its last measured point (SCRIPT.weights/, for"
+    " torch.load) and all that was measured (SCRIPT.curves.csv)",
+    "--list": "list every script with its panels, and stop",
+    "--dry-run": "print the cost, train each net for a few steps, stop",
+    "--plot": "redraw the figures from their results files, without training",
 }
 
 
@@ -135,9 +128,7 @@ class Study:
         self.data = arguments.data or default.get(self.scale, default["quick"])
         if (self.data, self.scale) not in configs:
             possible = ", ".join(f"--data {d} --scale {s}" for d, s in configs)
-            raise ValueError(
-                f"no settings for --data {self.data} --scale {self.scale}; there are: {possible}"
-            )
+            raise ValueError(f"no settings for {self.data}, {self.scale}; there are: {possible}")
         self.config = _changed(configs[self.data, self.scale], arguments.set)
         self.seeds = _seeds(str(self.config.seeds) if arguments.seeds is None else arguments.seeds)
         self.panels = [panel for panel in panels if panel.__name__ in arguments.only]
@@ -163,7 +154,7 @@ class Study:
             if data in files.SETS:
                 self.load_data(self.seeds[0], data)
         if any(size.get("cut") for size in self.sizes.values()):
-            self._of_a_cut_set()
+            self.variant = f"{self.variant}-cut".strip("-")
         name = f"{self.script.stem}.{self.data}.{self.scale}.{self._key()}"
         self.folder = arguments.out / ".unfinished" / name
         if self.folder.exists() and self.share[1] == 1 and not arguments.dry_run:
@@ -172,9 +163,6 @@ class Study:
         self.log = Log(None if arguments.dry_run else self.folder / f"log{shard}.jsonl")
         work.read_logs(self)
         self.results = Results(self.log, self.seeds)
-
-    def _of_a_cut_set(self):
-        self.variant = f"{self.variant}-cut".strip("-")
 
     def wants(self, *panels):
         """Whether any of these panel functions was asked for."""
@@ -234,29 +222,21 @@ class Study:
                 setup = replace(setup, **settings)
         return setup
 
-    def processes(self):
-        """How many processes share the work on this machine."""
-        on_cpu = self.device.type == "cpu" and self.scale in ("quick", "evening")
-        return self.arguments.workers or (work.cores() if on_cpu else 1)
-
-    def load_data(self, seed, name=None, size=None, **generator):
+    def load_data(self, seed, name=None, **generator):
         """The study's set (or ``name``'s) for one seed, as it comes, on the CPU.
 
-        Real sets are read once; the subset is the seed's. size: training examples, if not as many
-        as arguments and settings say; generator: settings of a synthetic set.
+        Real sets are read once; the subset is the seed's. generator: settings of a synthetic set.
         """
         name = name or self.data
-        size = size or self.arguments.train_size or self.config.train_size
+        size = self.arguments.train_size or self.config.train_size
         if name in SYNTHETIC:
-            if size:
-                generator["train_size"] = size
-            found = SYNTHETIC[name](seed, **generator)
+            found = SYNTHETIC[name](seed, **generator | (dict(train_size=size) if size else {}))
         else:
-            if name not in self.loaded:
-                self.loaded[name] = self._read(name)
-            found = self.loaded[name]
+            found = self.loaded[name] = self.loaded.get(name) or self._read(name)
         if name not in self.sizes:
-            self.sizes[name] = _sizes(found, size)
+            n, digest = len(found.train[0]), tensor_digest(*found.train, *found.test)[:16]
+            used = {"train": n, "used": min(size or n, n), "test": len(found.test[0])}
+            self.sizes[name] = used | {"digest": digest}  # of all examples
             if name in files.SETS and name not in self.stand_ins and (said := missing(found)):
                 self.sizes[name]["cut"] = True
                 print(f"{name} is cut here: {said}; other numbers than from the complete set")
@@ -331,10 +311,7 @@ class Study:
     def finish(self):
         """Compute, write and draw every panel that was asked for; say what each found."""
         if self.arguments.dry_run:
-            print(
-                "dry run: this script trains no network, its work takes seconds; nothing was"
-                " written"
-            )
+            print("dry run: this script trains no net and takes seconds; nothing was written")
             raise SystemExit(0)
         if self.work is not None:
             if sys.stdout.isatty():
@@ -349,7 +326,7 @@ class Study:
             share = 1 - spent["in_training"] / max(spent["seconds"], 0.1)
             print(f"{spent['seconds']:.0f} s of one process, {share:.0%} of them to measure")
         for panel in self.panels:
-            self._tell(self.measured(panel))
+            self._tell(panel)
         if self.arguments.save:
             curves = self.path(self.script.stem).with_suffix(".curves.csv")
             write_csv(curves, self.log.rows(), ["seed", "schedule", "point", "quantity", "value"])
@@ -365,45 +342,32 @@ class Study:
 
     def _left(self):
         left, (i, n) = self.work.left(), self.share
+        units = f"{left} of {len(self.work.units)} units are"
         if left and n == 1:
-            raise ValueError(
-                f"{left} of {len(self.work.units)} units are missing (did the code change while it"
-                " ran?): the same command goes on"
-            )
+            raise ValueError(f"{units} missing (did the code change?): the same command goes on")
         if left:
-            print(
-                f"share {i}/{n} is done; {left} of {len(self.work.units)} units are left to the"
-                " others, and the last draws the figures"
-            )
+            print(f"share {i}/{n} is done; {units} left to the others, the last draws the figures")
         return left
 
-    def measured(self, panel):
-        """The Panel that a panel function makes, with where it was measured."""
-        names = dict(data=self.data, variant=self.variant, scale=self.scale, seeds=self.seeds)
-        return replace(panel(self), name=panel.__name__, **names)
-
-    def _tell(self, panel):
+    def _tell(self, function):
         """Write and draw one panel, say what it found, and compare it with the committed result."""
-        path, source = self.path(panel.name), self._source()
+        where = {key: getattr(self, key) for key in ("data", "variant", "scale", "seeds")}
+        panel = replace(function(self), name=function.__name__, **where)
+        # the script's text is kept once per folder and digest of the code
+        path, source = self.path(panel.name), f"sources/{self.script.stem}.{self.digest[:10]}.txt"
         write_atomically(path.parent / source, self.text)
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        versions = {module.__name__: module.__version__ for module in (torch, np, clp_min)}
         result = panel.to_dict() | {
             "script": self.script.name, "source": source, "config": described(self.config),
             "data_sizes": self.sizes, "device": str(self.device),
-            "versions": versions | {"numpy": np.__version__, "clp_min": clp_min.__version__},
+            "versions": {"python": platform.python_version()} | versions, **self.seconds(),
         }
-        result |= self.seconds()
         write_json(path, result)
-        figure = draw_files(panel, path, self.arguments.format)[0]
-        if self.arguments.csv:
-            write_csv(path.with_suffix(".csv"), drawn(result), DRAWN)
-        n = len(self.seeds)
-        more = panel.seeds_to_decide() if panel.verdict == "undecided" else None
+        figure = self._draw(result, path)[0]
+        more = result.get("seeds_to_decide")
         decides = f" (n = {more} would decide, with mean and deviation as they are)" * bool(more)
-        print(
-            f"{panel.name} [{panel.data}, {panel.scale}, n = {n}]: {panel.verdict}{decides}."
-            f" {result['finding']} -> {figure}"
-        )
+        run = f"{panel.data}, {panel.scale}, n = {len(self.seeds)}"
+        print(f"{panel.name} [{run}]: {panel.verdict}{decides}. {result['finding']} -> {figure}")
         if panel.printed:
             print(f"  the paper, at its scale: {panel.printed}")
         ours = self.path(panel.name, self.script.resolve().parent / "results")
@@ -414,25 +378,31 @@ class Study:
         """Redraw the figures from the results files."""
         paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):  # made from a cut set, perhaps
-            self._of_a_cut_set()
+            self.variant = f"{self.variant}-cut".strip("-")
             paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):
-            raise ValueError(
-                f"{paths[0].parent} holds no result of these panels: run without --plot first"
-            )
+            raise ValueError(f"{paths[0].parent} holds none of these results: run without --plot")
         for path in paths:
-            if path.exists():
-                try:
-                    result = json.loads(path.read_text())
-                    print("drew", *draw_files(Panel.from_dict(result), path, self.arguments.format))
-                except (ValueError, LookupError, TypeError, AttributeError) as error:
-                    raise ValueError(
-                        f"{path} is no whole results file ({error!r}): run without --plot"
-                    ) from None
-                if self.arguments.csv:
-                    write_csv(path.with_suffix(".csv"), drawn(result), DRAWN)
-            else:
+            if not path.exists():
                 print(f"{path} does not exist: run without --plot first")
+                continue
+            try:
+                print("drew", *self._draw(json.loads(path.read_text()), path))
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                said = f"{path} is no whole results file ({error!r}): run without --plot"
+                raise ValueError(said) from None
+
+    def _draw(self, result, path):
+        """All figures of a result beside its file, and its CSV -> figures, the main one first."""
+        panel, made = Panel.from_dict(result), []
+        for figure in plot.figures(panel):
+            picture = plot.draw(panel, figure)
+            for ending in self.arguments.format:
+                made.append(path.with_suffix(f".{figure}.{ending}" if figure else f".{ending}"))
+                plot.save(picture, made[-1])
+        if self.arguments.csv:
+            write_csv(path.with_suffix(".csv"), drawn(result), DRAWN)
+        return made
 
     def _key(self):
         """What an unfinished study must agree in to be gone on with."""
@@ -440,21 +410,6 @@ class Study:
         parts = [config, only, self.data, self.device.type, self.variant, self.digest, self.sizes]
         parts += ["save"] * self.arguments.save
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-
-    def _source(self):
-        """Where the script's text is kept, once per folder and digest of the code."""
-        return f"sources/{self.script.stem}.{self.digest[:10]}.txt"
-
-
-def draw_files(panel, path, formats):
-    """Draw all figures of a panel beside its results file -> their paths, the main one first."""
-    made = []
-    for figure in plot.figures(panel):
-        picture = plot.draw(panel, figure)
-        for ending in formats:
-            made.append(path.with_suffix(f".{figure}.{ending}" if figure else f".{ending}"))
-            plot.save(picture, made[-1])
-    return made
 
 
 def compared(yours, ours):
@@ -466,8 +421,7 @@ def compared(yours, ours):
     same += "" if a["unit"] == b["unit"] else f"; ours is in {b['unit']}"
     same += "" if yours["verdict"] == ours["verdict"] else f"; ours was {ours['verdict']}"
     said = [f"{m:.4g}" + f" ± {e:.2g}" * (e == e) for m, e in (values[:2], values[2:])]
-    numbers = f"yours {said[0]} against ours {said[1]}"
-    return f"{numbers} {a['unit']} ({same})"
+    return f"yours {said[0]} against ours {said[1]} {a['unit']} ({same})"
 
 
 def command_line(main):
@@ -475,9 +429,7 @@ def command_line(main):
     interrupt.imports_are_over()
     try:
         main()
-    except (
-        ValueError, ArithmeticError, OSError, MemoryError, torch.cuda.OutOfMemoryError
-    ) as error:
+    except (ValueError, ArithmeticError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {str(error) or type(error).__name__}")
     except KeyboardInterrupt:
         said = "\nstopped; the same command goes on from here, at most half a minute back"
@@ -501,6 +453,8 @@ def parse(script, panels, configs, argv, options):
     )
     for flag, keywords in OPTIONS.items():
         parser.add_argument(flag, **keywords)
+    for flag, said in SWITCHES.items():
+        parser.add_argument(flag, action="store_true", help=said)
     for flag, keywords, _ in options:
         parser.add_argument(flag, **keywords)
     arguments = parser.parse_args(argv)
@@ -508,12 +462,9 @@ def parse(script, panels, configs, argv, options):
         print(listed(script.resolve().parent))
         raise SystemExit(0)
     for flag in ("threads", "workers", "train_size"):
-        given = getattr(arguments, flag)
-        if given is not None and not 0 < given <= 10_000_000:
-            flag = flag.replace("_", "-")
-            raise ValueError(f"--{flag} must lie in 1 to 10,000,000, got {given}")
-    given = arguments.shard is not None and arguments.workers is not None
-    if given and work.PARENT not in os.environ:
+        if (given := getattr(arguments, flag)) is not None:
+            check_whole(1, 10_000_000, **{"--" + flag.replace("_", "-"): given})
+    if arguments.shard and arguments.workers and work.PARENT not in os.environ:
         raise ValueError("--shard and --workers exclude each other: give one of them")
     for path in (arguments.out, *arguments.out.parents):
         if path.exists() and not path.is_dir():
@@ -619,21 +570,14 @@ def _usable_device(arguments):
     return torch.device(name)
 
 
-def _sizes(dataset, size):
-    """Numbers of examples, of those in use, and a digest of them all."""
-    (x, y), (test_x, test_y) = dataset.train, dataset.test
-    digest, used = tensor_digest(x, y, test_x, test_y)[:16], min(size or len(x), len(x))
-    return {"train": len(x), "used": used, "test": len(test_x), "digest": digest}
-
-
 def _seeds(text):
     """"5" -> 10 .. 14, the standard ones; "0-3" -> 0 .. 3."""
     match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text)
-    first, last = (int(match[1]), match[2]) if match else (0, None)
-    seeds = standard_seeds(first) if last is None else list(range(first, int(last) + 1))
+    first, last = map(int, match.groups(0)) if match else (0, 0)
+    seeds = range(first, last + 1) if match and match[2] else standard_seeds(min(first, 10_001))
     if not 0 < len(seeds) <= 10_000:
         raise ValueError(f"--seeds takes a number N from 1, or A-B with A <= B, got {text}")
-    return seeds
+    return list(seeds)
 
 
 def _local(script):

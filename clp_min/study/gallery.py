@@ -107,11 +107,9 @@ def figure_table(results, folder):
             text += f". *The paper, at its scale: {plain(result['printed'])}.*"
         link, said = script_link(result, folder), alternative(result)
         image = f'<img src="{figure}" width="280" alt="{said}">'
-        cells = [
-            f'{name}<br><a href="{figure}">{image}</a>{links}', text,
-            f"{where(result)}, n = {len(result['seeds'])}", link,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        image = f'{name}<br><a href="{figure}">{image}</a>{links}'
+        about = f"{where(result)}, n = {len(result['seeds'])}"
+        lines.append(f"| {image} | {text} | {about} | {link} |")
     return "\n".join(lines)
 
 
@@ -186,7 +184,6 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("examples/results"))
-    parser.add_argument("--readme", type=Path, help="(README.md, with examples/results alone)")
     parser.add_argument("--tests", type=Path, default=Path("tests"), help="(tests)")
     parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
     arguments = parser.parse_args(argv)
@@ -200,11 +197,10 @@ def main(argv=None):
     start = "# Results\n" + "".join(
         f"\n<!-- {name} -->\n<!-- end -->\n" for name in ("verdicts", "index", "figures", "errata")
     )
-    ours = Path("README.md") if folder == Path("examples/results") else None
-    readme = arguments.readme or ours
-    pages = {folder / "README.md": start} | {path: "" for path in [readme] if path}
-    if ours:
-        tables["functions"] = function_table(ours.parent, folder)
+    pages = {folder / "README.md": start}
+    if folder == Path("examples/results"):
+        tables["functions"] = function_table(Path(), folder)
+        pages[Path("README.md")] = ""
         pages |= {folder / name: "" for name in ("API.md", "AUTHORS.md", "READING.md")}
     for path, text in pages.items():
         before = path.read_text() if path.exists() else text

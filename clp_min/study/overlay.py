@@ -46,18 +46,16 @@ def overlay(results, text="", relative=False):
         about = f"{where(result)}: {curve.label} ({panel.verdict}, n = {len(curve.values)})"
         curves.append(replace(curve, label=about, style="line"))
         found.append((axes, panel))
-    ys = {axes.y for axes, _ in found}
-    if len(ys) > 1:  # alike but for the settings' numbers: "lost to 20 epochs", "lost to 15 epochs"
-        ys = {re.sub(r"[\d.]+", "…", y) for y in ys}
-    shared = {"y": ys} | {
-        name: {getattr(axes, name) for axes, _ in found} for name in ("x", "log", "log_x")
-    }
+    names = ("y", "x", "log", "log_x")
+    shared = {name: {getattr(axes, name) for axes, _ in found} for name in names}
+    if len(shared["y"]) > 1:  # alike but for the settings' numbers: "lost to 20 epochs"
+        shared["y"] = {re.sub(r"[\d.]+", "…", y) for y in shared["y"]}
     for name, words in shared.items():
         if len(words) > 1:
             raise ValueError(f"the curves do not share an axis: {name} is {sorted(words)}")
     first = found[0][0]
     x = f"share of: {first.x}" if relative else first.x
-    together = Axes(*ys, curves, x=x, log=first.log, log_x=first.log_x)
+    together = Axes(*shared["y"], curves, x=x, log=first.log, log_x=first.log_x)
     names = dict.fromkeys(panel.name for _, panel in found)
     return draw_alone(together, f"{', '.join(names)} · means over seeds ± one standard error")
 

@@ -7,8 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from clp_min.study.record import mean_and_error
-
 KINDS = ("line", "bar", "image")
 STYLES = ("line", "dashed", "points")
 DECIDED = ("reproduced", "reversed", "not reproduced")
@@ -100,12 +98,12 @@ class Effect:
 
     @property
     def mean(self):
-        return mean_and_error(self.values)[0]
+        return float(self.values.mean())
 
     @property
     def error(self):
-        """Standard error of the mean."""
-        return mean_and_error(self.values)[1]
+        """Standard error of the mean: sd / sqrt(n), n - 1 in the sd; nan for n = 1."""
+        return float(self.values.std(ddof=1) / math.sqrt(self.n)) if self.n > 1 else math.nan
 
     def reach(self, refuting=None, n=None):
         """Half width of the interval: t standard errors, each at least that of values rounded to
@@ -300,8 +298,7 @@ class Panel:
             "axes": [{key: getattr(axes, key) for key in settings} for axes in self.axes],
             "series": [
                 {"y": axes.y, "label": c.label, "style": c.style, "x": c.x, "values": c.values}
-                for axes in self.axes
-                for c in axes.curves
+                for axes in self.axes for c in axes.curves
             ],
         }
 
@@ -310,36 +307,21 @@ class Panel:
         """The panel that a results file describes, ready to be drawn."""
         curves = {}
         for one in result["series"]:
-            values = [_numbers(row) for row in one["values"]]
-            curve = Curve(one["label"], one["x"], values, one["style"])
+            curve = Curve(one["label"], one["x"], one["values"], one["style"])
             curves.setdefault(one["y"], []).append(curve)
-        names = ("claim", "finding", "data", "variant", "scale", "seeds", "gate", "caption")
-        names += ("printed",)
-        plain = {name: result[name] for name in names if name in result}
+        names = "claim finding data variant scale seeds gate caption printed".split()
+        plain = {k: result[k] for k in names if k in result} | result["statement"]
         keys = ("unit", "values", "least", "within", "step")
-        effects = [
-            Effect(**{k: e[k] for k in keys} | {"values": _numbers(e["values"])})
-            for e in result["effects"]
-        ]
+        effects = [Effect(**{k: e[k] for k in keys}) for e in result["effects"]]
         axes = [Axes(curves=curves[one["y"]], **one) for one in result["axes"]]
-        return Panel(
-            name=result["panel"], effects=effects, axes=axes, **result["statement"], **plain
-        )
-
-
-def _numbers(values):
-    """A row of a results file, with nan for what is missing."""
-    return [math.nan if v is None else v for v in values]
+        return Panel(name=result["panel"], effects=effects, axes=axes, **plain)
 
 
 def would_change(word, details):
     """What would change the word, in words: other bounds, more seeds. details: ``Panel.details``,
     or a results file, which holds them."""
-    said = [
-        f"{details[key]} with {key} the bounds"
-        for key in ("half", "double")
-        if details.get(key, word) != word
-    ]
+    said = [f"{details[key]} with {key} the bounds" for key in ("half", "double")
+            if details.get(key, word) != word]
     if details.get("seeds_to_decide"):
         said.append(f"n = {details['seeds_to_decide']} would decide")
     return said

@@ -7,7 +7,7 @@ imported where something is drawn: it takes half a second, of ``--help`` too.
 
 import math
 import textwrap
-from itertools import zip_longest
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,9 @@ STYLE = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito 2008
 WORDS = {  # verdict -> colour; grey for any other
-    "reproduced": "#0072B2",
-    "holds": "#0072B2",
-    "holds as corrected": "#0072B2",
-    "not reproduced": "#D55E00",
-    "fails as printed": "#D55E00",
-    "reversed": "#882255",
-    "disagrees": "#882255",
+    **dict.fromkeys(("reproduced", "holds", "holds as corrected"), "#0072B2"),
+    **dict.fromkeys(("not reproduced", "fails as printed"), "#D55E00"),
+    **dict.fromkeys(("reversed", "disagrees"), "#882255"),
 }
 
 
@@ -39,50 +35,47 @@ def draw(panel, figure=""):
     Lines and bars are means over seeds with ± one standard error. Below the axes, one row for each
     effect: its interval (``Effect.reach``) on a scale of its own, 0, and its bounds, dashed.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     chosen = [axes for axes in panel.axes if axes.figure == figure]
-    if not chosen:
-        raise ValueError(f"{panel.name} has no figure {figure!r}")
     effects = [] if figure else panel.effects
     columns = min(len(chosen), 3 if chosen[0].kind == "image" else 2)
     rows = -(-len(chosen) // columns)
     width = 4.2 * columns if columns > 1 else 6.0
     note = textwrap.fill(_note(panel, chosen), int(19 * width))
-    heights = {"head": 0.72, "body": 3.1 * rows, "strip": _strip_height(effects)}
-    heights["foot"] = 0.2 + 0.12 * len(note.splitlines())
-    with matplotlib.rc_context(STYLE):
-        picture = Figure(figsize=(width, sum(heights.values())), layout="constrained")
+    heights = [0.72, 3.1 * rows, _strip_height(effects), 0.2 + 0.12 * len(note.splitlines())]
+    with _framed(width, sum(heights)) as picture:
         picture.get_layout_engine().set(w_pad=0.1)
-        parts = picture.subfigures(4, 1, height_ratios=list(heights.values()))
-        head, body, strip, foot = parts
+        head, body, strip, foot = picture.subfigures(4, 1, height_ratios=heights)
         _draw_head(head, panel, width)
-        places = body.subplots(rows, columns, squeeze=False).flat
+        places = body.subplots(rows, columns, squeeze=False).ravel()
         colours = {}  # of labels: a curve keeps its colour from axes to axes
-        for place, axes in zip_longest(places, chosen):
-            if axes is None:  # one is left over
-                place.axis("off")
-            else:
-                _draw_axes(place, axes, colours)
+        for place, axes in zip(places, chosen):
+            _draw_axes(place, axes, colours)
+        for place in places[len(chosen) :]:  # one is left over
+            place.axis("off")
         if effects:
             _draw_strip(strip.subplots(), effects)
         foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
-        picture.draw_without_rendering()  # lay out while the style is in force
     return picture
+
+
+@contextmanager
+def _framed(width, height, **style):
+    """A matplotlib Figure in our style, laid out when it is left, while the style is in force."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, **style}):
+        picture = Figure(figsize=(width, height), layout="constrained")
+        yield picture
+        picture.draw_without_rendering()
 
 
 def draw_alone(axes, note):
     """A matplotlib Figure of one pair of axes without a verdict, and a note below it."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        picture = Figure(figsize=(6.0, 4.0), layout="constrained")
+    with _framed(6.0, 4.0) as picture:
         body, foot = picture.subfigures(2, 1, height_ratios=[1, 0.08])
         _draw_axes(body.subplots(), axes, {})
         foot.text(0.02, 0.3, note, fontsize=7, color="0.35")
-        picture.draw_without_rendering()
     return picture
 
 
@@ -96,45 +89,29 @@ def save(picture, path):
     that of ``path``'s ending."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     kind = str(path).rsplit(".", 1)[1]
-    metadata = (
-        {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
-    )
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with whole_file(path) as file:
         picture.savefig(file, format=kind, dpi=150, metadata=metadata)
 
 
-def contact_sheet(rows, title=""):
-    """A figure of images: rows = list of (label, images (n, channels, h, w) float).
-
-    Each row is scaled to its own 1st to 99th percentile.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    columns = max(len(images) for _, images in rows)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        size = (0.8 * columns + 1, 0.95 * len(rows) + 0.2)
-        picture = Figure(figsize=size, layout="constrained")
-        places = picture.subplots(len(rows), columns, squeeze=False)
-        for row, (label, images) in zip(places, rows):
-            low, high = np.percentile(images, (1, 99))
-            for place, image in zip(row, images):
-                pixels = (image.transpose(1, 2, 0) - low) / (high - low)
-                place.imshow(np.clip(pixels, 0, 1).squeeze(), cmap="gray")
-            for place in row:
-                place.set(xticks=[], yticks=[])
-            row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        picture.suptitle(title, fontsize=9)
-        picture.draw_without_rendering()
-    return picture
-
-
 def data_sheet(dataset, changes, title):
-    """A contact sheet of two training images of each class, once for each label -> change of x."""
+    """A contact sheet of two training images of each class, a row for each label -> change of x,
+    which is scaled to its own 1st to 99th percentile."""
     x, y = dataset.train
     chosen = torch.cat([(y == c).nonzero()[:2, 0] for c in range(dataset.classes)])[:20]
-    rows = [(label, change(x[chosen]).cpu().numpy()) for label, change in changes.items()]
-    return contact_sheet(rows, f"{title} ({x.shape[2]}x{x.shape[3]} pixels): two of each class")
+    rows, columns = len(changes), len(chosen)
+    with _framed(0.8 * columns + 1, 0.95 * rows + 0.2, **{"axes.grid": False}) as picture:
+        places = picture.subplots(rows, columns, squeeze=False)
+        for row, (label, change) in zip(places, changes.items()):
+            images = change(x[chosen]).movedim(1, 3).cpu().numpy()
+            low, high = np.percentile(images, (1, 99))
+            for place, image in zip(row, np.clip((images - low) / (high - low), 0, 1)):
+                place.imshow(image.squeeze(), cmap="gray")
+                place.set(xticks=[], yticks=[])
+            row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        size = f"{x.shape[2]}x{x.shape[3]}"
+        picture.suptitle(f"{title} ({size} pixels): two of each class", fontsize=9)
+    return picture
 
 
 # ---- the frame
@@ -162,12 +139,8 @@ def _note(panel, axes):
 
 
 def _strip_height(effects):
-    lines = sum(len(_effect_label(effect).splitlines()) for effect in effects)
+    lines = sum(len(textwrap.wrap(str(effect), 52)) for effect in effects)
     return 0.16 * lines + 0.12 * len(effects) + 0.45 if effects else 0.05
-
-
-def _effect_label(effect):
-    return "\n".join(textwrap.wrap(str(effect), 52))
 
 
 def _draw_strip(place, effects):
@@ -187,7 +160,8 @@ def _draw_strip(place, effects):
             place.plot([line / scale] * 2, [row - 0.35, row + 0.35], "k--", lw=1)
         leftmost = min(leftmost, low / scale, *(line / scale for line in lines))
     place.axvline(0, color="k", lw=0.8)
-    place.set_yticks(range(len(effects)), map(_effect_label, effects), fontsize=7.5)
+    labels = [textwrap.fill(str(effect), 52) for effect in effects]
+    place.set_yticks(range(len(effects)), labels, fontsize=7.5)
     place.set(xlim=(max(leftmost, -1) - 0.1, 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[])
     label = "mean and interval (99 %): all of it must lie beyond the dashed line, or between two"
     place.set_xlabel(label, fontsize=7, loc="right")
@@ -218,12 +192,10 @@ def _draw_axes(place, axes, colours):
     if axes.log:
         place.set_yscale("log")
         _log_ticks(place.yaxis)
-    handles, labels = place.get_legend_handles_labels()
+    labels = place.get_legend_handles_labels()[1]
     if len(labels) > 1:  # above the axes: never on data
         columns = 1 if max(map(len, labels)) > 24 or len(labels) < 3 else 2
-        place.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0
-        )
+        place.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0)
 
 
 def _log_ticks(axis):
@@ -265,15 +237,12 @@ def _draw_lines(place, axes, colours):
         number = colours.setdefault(curve.label, free)
         used.append(free if number in used else number)
         colour = COLOURS[used[-1] % len(COLOURS)]
-        heights, below = _heights([curve], axes.log), None
-        for other, line in drawn:
-            apart = np.inf
-            if other.x == curve.x:
-                apart = np.nanmax(np.abs(_heights([other], axes.log) - heights))
-            below = line if apart <= near else below
-        if below is not None:
-            below.set(linewidth=5, alpha=0.35)
-        dashed = "--" if below is not None or curve.style == "dashed" else "-"
+        heights = _heights([curve], axes.log)
+        below = [line for x, other, line in drawn
+                 if x == curve.x and np.nanmax(np.abs(other - heights)) <= near]
+        for line in below[-1:]:
+            line.set(linewidth=5, alpha=0.35)
+        dashed = "--" if below or curve.style == "dashed" else "-"
         marker = {} if len(curve.x) > 15 else {"marker": "o", "markersize": 3.5}
         line = place.plot(curve.x, mean, dashed, color=colour, label=curve.label, **marker)[0]
         if marker:
@@ -281,7 +250,7 @@ def _draw_lines(place, axes, colours):
         else:
             band = mean - error, mean + error
             place.fill_between(curve.x, *band, color=colour, alpha=0.2, linewidth=0)
-        drawn.append((curve, line))
+        drawn.append((curve.x, heights, line))
     if all(isinstance(v, int) for curve in axes.curves for v in curve.x):
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +43,11 @@ class Log:
             self.points.setdefault((seed, name), {}).setdefault(point, {}).update(values)
             lines += json.dumps([seed, name, point, values]) + "\n"
         if self.path is not None:
-            torn = self.path.exists() and self.path.stat().st_size > 0 and not self._whole()
             try:
                 with open(self.path, "a") as file:
-                    file.write("\n" * torn + lines)
+                    file.write("\n" + lines)  # a kill may have torn the line before
             except OSError as error:
                 raise OSError(f"{self.path} cannot be written ({error.strerror})") from None
-
-    def _whole(self):
-        with open(self.path, "rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
     def series(self, seed, name, key):
         """(points, values) of one measurement along one schedule, in order."""
@@ -83,12 +76,10 @@ class Results:
     def points(self, key, name):
         """The points (epochs or steps) at which ``key`` was measured
         along the schedule ``name``."""
-        found = [self.log.series(seed, name, key)[0] for seed in self.seeds]
-        if not found[0] or any(points != found[0] for points in found):
-            raise ValueError(
-                f"{key!r} of {name!r} was not measured alike for all {len(found)} seeds"
-            )
-        return found[0]
+        own = [self.log.series(seed, name, key)[0] for seed in self.seeds]
+        if not own[0] or any(points != own[0] for points in own):
+            raise ValueError(f"{key!r} of {name!r} was not measured alike for all {len(own)} seeds")
+        return own[0]
 
     def values(self, key, name):
         """(seeds, points) of one measurement along one schedule."""
@@ -116,14 +107,6 @@ class Results:
         if isinstance(names, str):
             return self.values(key, names)[:, -1]
         return np.stack([self.final(key, name) for name in names], 1)
-
-
-def mean_and_error(values):
-    """(mean, standard error of the mean, n) over seeds: sd / sqrt(n), n - 1 in the sd; nan
-    for n = 1."""
-    values = np.asarray(values, dtype=float)
-    n = len(values)
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
 
 
 def write_atomically(path, content):

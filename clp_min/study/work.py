@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,8 +90,9 @@ class Work:
                 alone += more * len(unit.schedules)
         # which are this process's
         (share, n) = study.share
-        if n == 1:
-            n = min(study.processes(), len(self.units))
+        if n == 1:  # on this machine
+            many = study.device.type == "cpu" and study.scale in ("quick", "evening")
+            n = min(study.arguments.workers or (cores() if many else 1), len(self.units))
         shares = deal(costs, min(n, len(costs)))  # those beyond the units have nothing to do
         mine = [i for part in shares[share : share + 1] for i in part]
         mine = [i for i in mine if not self.is_done(self.units[i])]
@@ -145,9 +145,8 @@ class Work:
     def _measured(self, unit):
         """What is on record of a unit: one text for each schedule, point and quantity."""
         log = self.study.log.points
-        points = {name: log.get((unit.seed, name), {}) for name in map(unit.name, unit.schedules)}
-        named = [(n, p, keys) for n, found in points.items() for p, keys in found.items()]
-        return [f"{n} {p} {key}" for n, p, keys in named for key in keys]
+        return [f"{name} {point} {key}" for name in map(unit.name, unit.schedules)
+                for point, keys in log.get((unit.seed, name), {}).items() for key in keys]
 
     def left(self):
         """How many units of all processes are still to do."""
@@ -275,12 +274,8 @@ def units_of(seeds, plans, cost):
     Schedules that part before the first epoch are units of their own: nothing that they
     share is trained twice.
     """
-    units = [
-        Unit(seed, label, branch)
-        for seed in seeds
-        for label, schedules in plans.items()
-        for branch in branches(schedules)
-    ]
+    units = [Unit(seed, label, branch) for seed in seeds for label, schedules in plans.items()
+             for branch in branches(schedules)]
     return units, [distinct_epochs(unit.schedules, cost[unit.label]) for unit in units]
 
 
@@ -312,10 +307,7 @@ def share_of(text, environment):
             text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
     match = re.fullmatch(r"(\d+)/(\d+)", "0/1" if text is None else text)
     if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(
-            f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}"
-            + "; or give --shard i/n" * (source != "--shard")
-        )
+        raise ValueError(f"{source} must say i/n with 0 <= i < n, as --shard 0/4, got {text}")
     return int(match[1]), int(match[2])
 
 
@@ -410,9 +402,8 @@ def _one_step(setup, name):
 
 def cores():
     """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def start_workers(script, argv, n):
@@ -434,10 +425,7 @@ def end_with_parent():
     The same command will go on from its log. ValueError: this process is no worker.
     """
     if str(os.getppid()) != os.environ[PARENT]:
-        raise ValueError(
-            f"{PARENT} is set in the environment, which is how a script marks the processes that it"
-            " starts: unset it"
-        )
+        raise ValueError(f"{PARENT} is set in the environment, which marks workers: unset it")
 
     def watch():
         while str(os.getppid()) == os.environ[PARENT]:
@@ -451,14 +439,12 @@ def wait_for(workers):
     """Wait for the other processes. ValueError if one of them failed: its own message is above."""
     failed = [worker.wait() for worker in workers]
     if any(failed):
-        raise ValueError(
-            f"{sum(map(bool, failed))} of {len(workers)} other processes failed; the same command"
-            " goes on from here"
-        )
+        said = f"{sum(map(bool, failed))} of {len(workers)} other processes failed"
+        raise ValueError(f"{said}; the same command goes on from here")
 
 
 def read_logs(study):
     """Merge the logs of all processes that work or worked on this study."""
-    for path in Path(study.folder).glob("log*.jsonl"):
+    for path in study.folder.glob("log*.jsonl"):
         with contextlib.suppress(FileNotFoundError):  # another process has finished the study
             study.log.read(path)
