@@ -431,6 +431,14 @@ def test_fisher_trace__autograd_equals_the_rules(name):
         assert_close(list(a.per_layer.values()), [b.per_layer[k] for k in a.per_layer], EXACT)
 
 
+@pytest.mark.parametrize("labels", ["expected", "sampled", "signs"])
+@pytest.mark.parametrize("method", ["rules", "autograd"])
+def test_fisher_trace__one_logit_holds_no_information(labels, method):
+    """Its softmax is 1 whatever the weights."""
+    found = fisher_trace(nn.Linear(3, 1).eval(), torch.randn(4, 3), labels, method=method)
+    assert found.total == 0 and found.per_layer == {"": 0}
+
+
 def batch_norm_3d(net, x):
     return net.o(net.n(net.a(x)[:, :, None, None, None]).flatten(1))
 
