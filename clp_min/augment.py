@@ -11,7 +11,9 @@ from clp_min.checks import check_real, check_tensors, check_whole
 
 def random_crop(x, generator, padding=4):
     """Translate each image by up to ``padding`` pixels either way; what moves in is 0, the mean
-    colour of standardised data."""
+    colour of standardised data.
+
+    "Trap of feature diversity", Appendix A.1, which does not say by how much."""
     check_tensors(x=(x, "any n c h w"))
     check_whole(padding=padding)
     n, _, h, w = x.shape
@@ -25,7 +27,9 @@ def random_crop(x, generator, padding=4):
 
 
 def random_flip(x, generator):
-    """Mirror each image left to right with probability 1/2."""
+    """Mirror each image left to right with probability 1/2.
+
+    "Revisiting", Appendix B.1; "Trap of feature diversity", Appendix A.1."""
     check_tensors(x=(x, "any n c h w"))
     mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
     return torch.where(mirrored, x.flip(-1), x)
@@ -33,7 +37,9 @@ def random_flip(x, generator):
 
 def random_affine(x, generator, degrees=15.0, translate=0.1, scale=0.1):
     """Rotate by up to ±degrees, translate by up to ±translate of the image, scale by 1 ± scale;
-    bilinear, zeros move in."""
+    bilinear, zeros move in.
+
+    "Revisiting", Appendix B.1, which prints no ranges: these are ours."""
     check_tensors(x=(x, "n c h w"))
     check_real(degrees=degrees, translate=translate, scale=scale)
     draw = 2 * torch.rand(4, len(x), device=x.device, generator=generator) - 1
@@ -52,7 +58,9 @@ def random_affine(x, generator, degrees=15.0, translate=0.1, scale=0.1):
 
 def crop_and_flip(x, generator):
     """Translation by up to 4 pixels, then a random mirror: the augmentation of Achille et al.
-    and of most CIFAR training."""
+    and of most CIFAR training.
+
+    Of "Trap of feature diversity" too, Appendix A.1."""
     return random_flip(random_crop(x, generator), generator)
 
 
@@ -62,5 +70,7 @@ def none(x, generator):
 
 
 def flip_and_affine(x, generator):
-    """``random_flip``, then ``random_affine``."""
+    """``random_flip``, then ``random_affine``.
+
+    The augmentation of "Revisiting", Appendix B.1."""
     return random_affine(random_flip(x, generator), generator)

@@ -27,7 +27,8 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     data in float64. batch_size: examples at a time; the graph is then built anew in every product,
     which needs less memory. ValueError: BatchNorm or Dropout in training mode, frozen parameters,
     wrong shapes.
-    """
+
+    The Hessian is Eq. 2.1 of the sparse paper."""
     check_modes(model)
     check_examples(model, x, y, 1 if batch_size is None else batch_size)
     size = len(x) if batch_size is None else batch_size
@@ -58,7 +59,9 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
 
 
 def hessian_vector_product(model, x, y, v, masks=None, batch_size=None):
-    """H v (p,) for one vector v (p,), exact; ``hessian_product`` is cheaper for several."""
+    """H v (p,) for one vector v (p,), exact; ``hessian_product`` is cheaper for several.
+
+    The Hessian is Eq. 2.1 of the sparse paper."""
     return hessian_product(model, x, y, masks, batch_size)(v)
 
 
@@ -108,7 +111,8 @@ def hessian_spectrum(model, x, y, steps, probes, generator=None, masks=None, bat
     spectral measure of H seen from that start, whose mean over starts is the density of H's
     eigenvalues. With masks that of the kept coordinates alone. Where the Krylov space is exhausted
     it goes on with a new direction, of weight 0. ValueError: more steps than (kept) parameters.
-    """
+
+    For Fig. 4 of the sparse paper."""
     product, kept = hessian_product(model, x, y, masks, batch_size), _flat_mask(model, masks)
     check_whole(1, int(kept.sum()), steps=steps)  # parameters kept
     check_whole(1, probes=probes)
@@ -155,7 +159,8 @@ def _orthogonal(v, basis):
 def spectral_density(eigenvalues, weights, grid, width):
     """Density of the eigenvalues at the points ``grid`` (k,): each Ritz value a Gaussian of
     standard deviation ``width`` and of its weight, the mean over starts -> (k,), with integral 1.
-    """
+
+    The curve of the sparse paper's Fig. 4."""
     form = "starts steps"
     check_tensors(eigenvalues=(eigenvalues, form), weights=(weights, form), grid=(grid, "k"))
     check_real(above=0, width=width)
@@ -189,7 +194,9 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
 
 def prediction_entropy(logits):
     """Mean over examples of the entropy of softmax(logits (n, classes)), in nats; float32 logits g
-    apart lose 4 + log2(1 + g) of their 24 bits in it."""
+    apart lose 4 + log2(1 + g) of their 24 bits in it.
+
+    Fig. 1(c) and Table 2 of the sparse paper."""
     each = entropies(logits)
     check_finite(logits=logits)
     return float(each.mean())

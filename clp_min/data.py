@@ -144,7 +144,8 @@ def load(name, data_dir=None, download=False):
     examples is taken. download: fetch the published files into data_dir if they are missing,
     damaged or fewer. ValueError: unknown name; NotFound, which is one: no such files (the paths
     tried are listed); a file that is missing, damaged or repeated.
-    """
+
+    tiny_imagenet50: the classes that "Trap of feature diversity" lists in Appendix A.3."""
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(SETS)}")
     root = data_dir or os.environ.get("CLP_DATA")

@@ -116,14 +116,14 @@ def pooled_blur(x, size=4):
 
 
 def vertical_flip(x):
-    """Every image upside down. (n, c, h, w) -> (n, c, h, w)."""
+    """Every image upside down (Achille et al. 2018). (n, c, h, w) -> (n, c, h, w)."""
     check_tensors(x=(x, "n c h w"))
     return x.flip(-2)
 
 
 def permute_labels(y, permutation):
-    """Relabel the classes: y -> permutation[y]; ``permutation`` (classes,) holds every class once.
-    (n,) -> (n,).
+    """Relabel the classes: y -> permutation[y]; ``permutation`` (classes,) holds every class once
+    (Achille et al. 2018). (n,) -> (n,).
 
     ValueError: not a permutation, or a label outside it.
     """
@@ -152,7 +152,8 @@ def label_noise(y, fraction, classes, generator):
 
     The draw may give the old label again, so about fraction * (1 - 1/classes) of the labels really
     change. ValueError: fraction outside [0, 1], a label outside 0..classes - 1.
-    """
+
+    The noise of the sparse paper's Fig. 6, of 30 % there."""
     check_tensors(y=(y, "int n"))
     check_real(0, 1, fraction=fraction)
     check_whole(1, classes=classes)

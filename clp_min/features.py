@@ -84,7 +84,8 @@ def layer_factors(model, x, y):
 
     delta is the gradient of each example's own cross-entropy in the layer's output. In eval mode;
     ValueError: BatchNorm in training mode, where examples have no gradient of their own.
-    """
+
+    The chain rule of Eq. 19."""
     check_tensors(x=(x, "n ..."), y=(y, "label n"))
     check_modes(model)
     kept = {}
@@ -106,7 +107,9 @@ def layer_factors(model, x, y):
 
 def summed_change(factors):
     """sum_i delta_i features_i' (h, d) of a layer's factors: the change of W by the summed loss is
-    -lr times it."""
+    -lr times it.
+
+    The "overall weight change" of Section 3.2.1, made by the examples given."""
     delta, features = factors
     return delta.T @ features
 

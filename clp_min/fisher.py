@@ -129,7 +129,8 @@ def per_example_gradient_norms(model, x, y, masks=None):
 
     Exact; up to four of float32's bits are lost. Only one batch's layer inputs and output gradients
     are alive at once. Errors as ``fisher_trace``.
-    """
+
+    Their mean is what "Revisiting", Appendix A.2, takes for Tr F: the empirical one."""
     if isinstance(y, str):
         raise ValueError(f"labels must be a tensor of integers, got {y!r}")
     return sum(per_example_fisher(model, x, y, masks).values())
@@ -140,7 +141,9 @@ def per_example_gradient_norms(model, x, y, masks=None):
 
 def residuals(p, y):
     """p - e_y (n, classes), the gradient of -log p(y|x) in the logits, for probabilities p and
-    labels y (n,). No difference is formed: 1 - p_y is the sum of the others, right at every gap."""
+    labels y (n,). No difference is formed: 1 - p_y is the sum of the others, right at every gap.
+
+    "Learning phases", Eq. 8."""
     check_tensors(p=(p, "n classes"), y=(y, "int n"))
     others = p.scatter(1, y[:, None], 0.0)
     return others.scatter(1, y[:, None], -others.sum(1, keepdim=True))

@@ -24,7 +24,8 @@ def full_gradient(model, x, y, batch_size=256):
 
     Exact; the model's .grad and buffers are not touched. ValueError: BatchNorm or Dropout in
     training mode, a frozen parameter, labels that are none of the net's classes.
-    """
+
+    "Revisiting", Section 4.2."""
     check_examples(model, x, y, batch_size)
     check_modes(model)
     parameters = list(model.parameters())

@@ -18,8 +18,8 @@ READINGS = ("joint", "per_logit", "pooled", "per_class", "label")
 
 
 def binned_mutual_information(t, reading, y=None, bins=30, low=-1.0, high=1.0, outside="clip"):
-    """Binned information of outputs t (N, C) ("Revisiting", Section 3.2) -> bits (float). ``bins``
-    equal intervals [low, .), the last one closed.
+    """Binned information of outputs t (N, C) ("Revisiting", Section 3.2 and Appendix B.2.2) -> bits
+    (float). ``bins`` equal intervals [low, .), the last one closed.
 
     reading  "joint"      H(T), T the cell of the whole vector: <= log2 N, and as good as equal to
                           it for ten logits
@@ -110,7 +110,9 @@ def label_information(t, y, generator, **settings):
 
 
 def entropy(counts):
-    """Plug-in entropy in bits of counts (K,)."""
+    """Plug-in entropy in bits of counts (K,).
+
+    H of "Revisiting", Section 3.2."""
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum())
 

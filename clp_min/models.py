@@ -17,7 +17,9 @@ from clp_min.checks import check_whole
 
 def kaiming_normal(model):
     """Weights N(0, 2 / fan-in), the last layer N(0, 1 / fan-in), biases 0 (He et al. 2015);
-    BatchNorm keeps weight 1, bias 0."""
+    BatchNorm keeps weight 1, bias 0.
+
+    The start of the sparse paper's nets, Appendix B.1."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     for layer in layers:
         nn.init.kaiming_normal_(
@@ -45,13 +47,17 @@ def _finished(layers, init):
 
 
 def linear_softmax(shape, classes, bias=False, init=None):
-    """Softmax regression, the F0 of "learning phases": one Linear layer on the flattened input."""
+    """Softmax regression, the F0 of "learning phases": one Linear layer on the flattened input.
+
+    The net of "learning phases", Definition 1 and Eq. 2, in Fig. 1."""
     return mlp(shape, classes, hidden=(), bias=bias, init=init)
 
 
 def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU, init=None):
     """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each activation
-    (True), or another module made for a width."""
+    (True), or another module made for a width.
+
+    The net of "Trap of feature diversity", Section 3.2; with ``norm`` that of Section 3.3."""
     for size in shape:
         check_whole(1, **{"a size in shape": size})
     check_whole(1, classes=classes)
@@ -111,7 +117,9 @@ def all_cnn(shape=(3, 32, 32), classes=10, norm=True, init=None, width=96):
 
 def vgg(shape=(3, 32, 32), classes=10, depth=16, norm=True, init=None):
     """VGG-11 or VGG-16 for 32x32 images (Simonyan & Zisserman 2015): the convolutions, five
-    max-pools, one Linear layer."""
+    max-pools, one Linear layer.
+
+    VGG-16 is a net of "Revisiting", Appendix B.1."""
     plans = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
     if depth not in plans:
         raise ValueError(f"depth must be one of {sorted(plans)}, got {depth}")
@@ -164,18 +172,24 @@ def resnet(shape=(3, 32, 32), classes=10, repeats=(1, 1, 1), widths=(8, 16, 32),
 
 def resnet18(shape=(3, 32, 32), classes=10, width=64, init=None):
     """ResNet-18, 11,173,962 parameters at width 64; width 16 is the "ResNet18" of
-    Ash & Adams (701,466)."""
+    Ash & Adams (701,466).
+
+    A net of "Revisiting", Appendix B.1."""
     return resnet(shape, classes, (2, 2, 2, 2), [width * 2**i for i in range(4)], init)
 
 
 def resnet10(shape=(3, 32, 32), classes=10, width=64, init=None):
-    """ResNet-10: one basic block per stage."""
+    """ResNet-10: one basic block per stage.
+
+    The ResNet of "learning phases", Fig. 2, Fig. 4 and Fig. 6."""
     return resnet(shape, classes, (1, 1, 1, 1), [width * 2**i for i in range(4)], init)
 
 
 def resnet32x4(shape=(3, 32, 32), classes=100, init=None):
     """ResNet-32 of He et al.'s CIFAR family (6n + 2, n = 5), four times as wide: the net of the
-    sparse-training paper."""
+    sparse-training paper.
+
+    The net of the sparse paper, Appendix B.1."""
     return resnet(shape, classes, (5, 5, 5), (64, 128, 256), init)
 
 

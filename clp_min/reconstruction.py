@@ -26,7 +26,8 @@ def layer_features(model, x, batch_size=1000):
 
     ValueError: no Linear layer, or BatchNorm in training mode (its features would
     depend on the batch).
-    """
+
+    The layers of "learning phases", Fig. 2."""
     check_tensors(x=(x, "any n ..."))
     check_whole(1, batch_size=batch_size)
     modules = list(model.modules())
@@ -141,7 +142,9 @@ def linear_probe(features, y, test_features, test_y, ridges=RIDGES):
 
 def deconvolution_decoder(features, shape, width=64):
     """A decoder of a standard auto-encoder: Linear to 4x4, then ConvTranspose(4, 2, 1) and ReLU
-    until the side (a power of two) is reached."""
+    until the side (a power of two) is reached.
+
+    The decoder behind Fig. 1 and Fig. 2 of "learning phases"; layers and width are ours."""
     check_whole(1, features=features, width=width)
     channels, side, _ = shape
     doublings = (side // 4).bit_length() - 1
@@ -171,7 +174,9 @@ def trained_decoder_loss(
     standardise=True,
 ):
     """``reconstruction_loss`` of a decoder network trained with Adam on the mean squared error
-    (the paper: 30 epochs, 3e-4, of features as they are: standardise=False). 0-dim tensor."""
+    (the paper: 30 epochs, 3e-4, of features as they are: standardise=False). 0-dim tensor.
+
+    The loss of Fig. 1 and Fig. 2 of "learning phases"."""
     _checked_parts(features, x, test_features, test_x, "n ...")
     check_whole(1, epochs=epochs, batch_size=batch_size)
     check_real(above=0, lr=lr)
@@ -189,7 +194,9 @@ def trained_probe(
 ):
     """Accuracy in percent, on held-out data, of a Linear layer ``probe`` trained with
     cross-entropy: the paper's linear classifier, with the rate of the authors' code (SGD .01
-    with momentum .9, a tenth of it after ten epochs). 0-dim tensor."""
+    with momentum .9, a tenth of it after ten epochs). 0-dim tensor.
+
+    The probe of Fig. 6 and Fig. 7 of "learning phases"."""
     _checked_parts(features, y, test_features, test_y, "int n")
     check_whole(1, epochs=epochs, batch_size=batch_size)
     check_real(above=0, lr=lr)

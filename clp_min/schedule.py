@@ -126,7 +126,9 @@ def _exponential(lr, decay, epoch):
 
 
 def step_decay(lr, factor, milestones):
-    """Learning rate lr * factor^k after k of the epochs ``milestones``."""
+    """Learning rate lr * factor^k after k of the epochs ``milestones``.
+
+    The schedule of the sparse paper, Appendix B.1 and Fig. 6."""
     check_real(0, lr=lr, factor=factor)
     return partial(_step_decay, lr, factor, milestones)
 

@@ -52,7 +52,9 @@ def nonzero_masks(model):
 
 
 def fisher_scores(model, x, labels="expected", generator=None):
-    """Tr F(theta | x_i) (n,) of each example, over the weights that are not 0."""
+    """Tr F(theta | x_i) (n,) of each example, over the weights that are not 0.
+
+    Line 4 of Algorithms 1 and 2, lines 1 and 5 of Algorithm 3."""
     parts = per_example_fisher(model, x, labels, nonzero_masks(model), generator)
     return sum(parts.values()).detach()
 
@@ -61,7 +63,9 @@ def fisher_scores(model, x, labels="expected", generator=None):
 
 
 def uniform(model, x, y, n, generator, indices, step):
-    """The control: n of the pool at random, from the same pools."""
+    """The control: n of the pool at random, from the same pools.
+
+    Algorithm 1, line 9: n of a pool that is itself uniform are uniform in the whole set."""
     return torch.randperm(len(x), device=x.device, generator=generator)[:n]
 
 

@@ -26,7 +26,7 @@ def prunable_weights(model):
 def magnitude_masks(model, sparsity, exclude=()):
     """Parameter name -> boolean mask (True = kept): of all N weights of Conv2d and Linear layers
     the round(sparsity N) smallest in absolute value are pruned, wherever they are ("Generalization
-    and memorization", Fig. 1).
+    and memorization", Section 2 and Fig. 1).
 
     exclude: names of parameters, or of modules with all that is in them, that are left whole and
     not counted in N. Ties are cut in the order of the parameters. ValueError: sparsity outside
@@ -57,7 +57,9 @@ def _check_sparsity(sparsity):
 
 def prune(sparsity, exclude=()):
     """Event: prune the weights as they are by ``magnitude_masks``; the masks stay in the state,
-    pruned weights at 0. Optimizer and learning rate start anew."""
+    pruned weights at 0. Optimizer and learning rate start anew.
+
+    Sol-D to Init-F in Fig. 2 of the sparse paper."""
     _check_sparsity(sparsity)
     return partial(_prune, sparsity, exclude)
 
@@ -70,7 +72,9 @@ def _prune(sparsity, exclude, setup, state):
 
 def redraw_under_mask(setup, state):
     """Event: a newly initialised net (its draw depends on the epoch) under the masks of the state;
-    optimizer and learning rate start anew. ValueError: there are none."""
+    optimizer and learning rate start anew. ValueError: there are none.
+
+    Init-F to Init-S in Fig. 2 of the sparse paper."""
     if state.masks is None:
         raise ValueError("redraw_under_mask needs masks: prune comes before it")
     redraw(setup, state)
@@ -79,7 +83,9 @@ def redraw_under_mask(setup, state):
 
 def prune_and_redraw(sparsity, exclude=()):
     """Event: ``prune``, then ``redraw_under_mask``. Its draw depends on seed and epoch, so it is
-    the same one at every sparsity."""
+    the same one at every sparsity.
+
+    Sol-D to Init-S in Fig. 2 of the sparse paper."""
     _check_sparsity(sparsity)
     return partial(_prune_and_redraw, sparsity, exclude)
 
@@ -91,7 +97,9 @@ def _prune_and_redraw(sparsity, exclude, setup, state):
 
 def prune_and_rewind(sparsity, exclude=()):
     """Event: ``prune``, then the weights and buffers that the run began from, under the mask
-    (Frankle & Carbin 2019; Sol-T of the sparse paper)."""
+    (Frankle & Carbin 2019; Sol-T of the sparse paper).
+
+    The lottery of the sparse paper, Section 2, footnote 2."""
     _check_sparsity(sparsity)
     return partial(_prune_and_rewind, sparsity, exclude)
 
@@ -115,7 +123,8 @@ def interpolated(model, start, end, alpha, x=None):
 
     Between two nets running statistics belong to neither: with x (n, ...) the BatchNorm buffers are
     re-estimated on it (``batch_statistics``).
-    """
+
+    The path of the sparse paper, Section 4.2.1 and Fig. 8(a)."""
     check_real(alpha=alpha)
     own = copy.deepcopy(model).eval()
     mixed = {

@@ -157,7 +157,9 @@ def clusters(
 
 def teacher(seed, train_size=1000, test_size=1000, dim=20, hidden=8):
     """Normal vectors (n, dim) with two classes: is a random one-hidden-layer ReLU net of
-    ``hidden`` units above its median?"""
+    ``hidden`` units above its median?
+
+    In the place of the data of the sparse paper's Fig. 3, which are not published."""
     _check_sizes(seed, train_size=train_size, test_size=test_size)
     check_whole(1, dim=dim, hidden=hidden)
     rng = np.random.default_rng((seed, 0))

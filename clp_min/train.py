@@ -23,7 +23,9 @@ from clp_min.seeding import generator, global_seed
 
 
 def cross_entropy(model, x, y):
-    """Mean cross-entropy in nats of the logits model(x) under labels y."""
+    """Mean cross-entropy in nats of the logits model(x) under labels y.
+
+    Eq. A.2 of the sparse paper."""
     return F.cross_entropy(model(x), y)
 
 
@@ -343,7 +345,8 @@ def training_step(
 
     masks: parameter name -> boolean mask; a pruned weight (False) has no gradient, which does not
     count for ``clip`` either, stays 0, and its momentum too if it was.
-    """
+
+    Plain SGD is Eq. 4 of "Revisiting" and Eq. A.3 of the sparse paper."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     half = nullcontext() if autocast is None else torch.autocast(x.device.type, dtype=autocast)
@@ -367,7 +370,9 @@ def training_step(
 
 @torch.no_grad()
 def apply_masks(model, masks):
-    """Set the pruned weights (False in the mask of that parameter name) to 0, in place."""
+    """Set the pruned weights (False in the mask of that parameter name) to 0, in place.
+
+    The "resulted sparse network" of the sparse paper, Section 2."""
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         parameters[name].mul_(mask)

@@ -63,7 +63,7 @@ class DeiT(nn.Module):
     """Images (n, channels, side, side) -> logits (n, classes): the mean of the class head's and the
     distillation head's.
 
-    Defaults are those of "Revisiting critical learning periods", B.1: patch 4, dim 512,
+    Defaults are those of "Revisiting critical learning periods", Appendix B.1: patch 4, dim 512,
     hidden 512, 8 heads, depth 4 (the text gives the number of heads twice; its second value
     is read as the depth).
     """

@@ -38,7 +38,14 @@ def test_function_table__has_every_public_function_with_its_formula_and_place():
     row = next(line for line in table.splitlines() if "[`theorem1_bound`]" in line)
     line = int(re.search(r"theory/sgd.py#L(\d+)", row)[1])
     text = (ROOT / "theory" / "sgd.py").read_text().splitlines()
-    assert text[line - 1].startswith("def theorem1_bound(") and row.endswith("| Theorem 1 |")
+    assert text[line - 1].startswith("def theorem1_bound(")
+    for name, end in (
+        ("all_cnn", "Achille et al."), ("prune_and_rewind", "Sparse: Section 2, footnote 2"),
+        ("theorem1_bound", "Revisiting: Theorem 1"), ("none", ""),
+        ("random_flip", "Revisiting, Diversity: Appendix B.1, Appendix A.1"),
+    ):
+        row = next(line for line in table.splitlines() if f"[`{name}`]" in line)
+        assert row.endswith(f"| {end} |"), row
 
 
 def test_reading_path__every_panel_and_no_unknown_erratum():

@@ -10,7 +10,9 @@ from theory.checks import real, whole
 
 def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
     """Probabilities of the cells for t ~ N(0, scale^2). outside: "clip" (bins,), "extend" (bins
-    + 2,), "drop" (bins,), conditional on being inside."""
+    + 2,), "drop" (bins,), conditional on being inside.
+
+    The intervals of "Revisiting", Appendix B.2.2."""
     real(above=0, scale=scale)
     whole(1, bins=bins)
     real(low_edge=low, high_edge=high)
@@ -33,7 +35,9 @@ def gaussian_bin_probabilities(scale, bins=30, low=-1.0, high=1.0, outside="clip
 def gaussian_binned_entropy(scale, bins=30, low=-1.0, high=1.0, outside="clip"):
     """H(T) in bits of binned t ~ N(0, scale^2): the limit of the "per_logit" reading. With
     clipping it peaks at 4.81269 (scale .5871) and falls to 1 bit as the scale grows; with "drop"
-    it only rises."""
+    it only rises.
+
+    "Revisiting", Appendix B.2.2, for normal logits."""
     p = gaussian_bin_probabilities(scale, bins, low, high, outside)
     p = p[p > 0]
     return float(-(p * np.log2(p)).sum())
@@ -49,7 +53,9 @@ def gaussian_plug_in_error(scale, examples, bins=30):
 
 
 def binary_channel_information(error):
-    """I(X;Y) in bits of a fair bit that is flipped with probability ``error``: 1 - H_2(error)."""
+    """I(X;Y) in bits of a fair bit that is flipped with probability ``error``: 1 - H_2(error).
+
+    A case of the I(X;Y) of "Revisiting", Section 3.2, that is known exactly."""
     real(0, 1, error=error)
     return (
         1.0

@@ -13,7 +13,9 @@ from theory.checks import real, shaped, whole
 
 def relu_net_pass(weights, x, label):
     """Forward and backward pass of one example x (d,) -> (features [F_0 .. F_{L-1}], deltas
-    [delta_1 .. delta_L], loss); weights: list of (h, d)."""
+    [delta_1 .. delta_L], loss); weights: list of (h, d).
+
+    Forward "Trap of feature diversity", Section 3.2, backward its Eq. 1."""
     shaped(1, x=x)
     whole(0, label=label)
     features, gates = [np.asarray(x, dtype=np.float64)], []
@@ -74,7 +76,9 @@ def theorem1_parts(weights, layer, c_next, x, label, lr, w_next=None):
 
 def theorem2_product(w, c, delta, feature):
     """cos(dV, F) cos(V, dF) for a step on one example, dF = -W'delta: sgn(C'delta) cos(V, W'delta)
-    whatever F is, as long as it is not 0."""
+    whatever F is, as long as it is not 0.
+
+    o(x) of Theorem 2 and Fig. 6, with the paper's stand-in for dF."""
     shaped(1, delta=delta, feature=feature)
     v, _ = split_along(w, c)
     dv = -(c @ delta) / (c @ c) * feature
@@ -88,7 +92,9 @@ def theorem2_product(w, c, delta, feature):
 
 def theorem2_holds(w, c, delta):
     """The exact condition for a product >= 0: |V|^2 |C'delta| >= -sgn(C'delta) V'eps delta, for a
-    unit C. The printed one, "sigma_max(eps) small enough", is neither needed nor enough."""
+    unit C. The printed one, "sigma_max(eps) small enough", is neither needed nor enough.
+
+    The condition of Theorem 2."""
     shaped(1, delta=delta)
     v, eps = split_along(w, c)
     along = c @ delta
@@ -132,7 +138,8 @@ def two_phases(weights, x, labels, lr, steps, layer):
     cosine of the features F_layer of examples of different classes (steps + 1,)).
 
     weights: list of (h, d), not changed; x (n, d); layer from 1. A feature of zeros has cosine 0.
-    """
+
+    The two curves of Fig. 1, in small."""
     shaped(2, x=x)
     whole(0, steps=steps)
     whole(1, len(weights) - 1, layer=layer)

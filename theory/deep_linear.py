@@ -17,8 +17,8 @@ from theory.checks import real, whole
 
 
 def gated_pathways(strength, depth, gate=(0, 0), duration=1000.0, dt=0.01, start=0.01):
-    """Euler steps of the two equations; b does not learn for gate[0] <= t < gate[1]. strength
-    (modes,) or a number, start the first K of both.
+    """Euler steps of the two equations; b does not learn for gate[0] <= t < gate[1]
+    (Kleinman et al. 2023). strength (modes,) or a number, start the first K of both.
 
     -> (K_a, K_b), each (steps + 1, modes).
     """

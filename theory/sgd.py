@@ -27,7 +27,8 @@ def quadratic_moments(h, s2, m0, lr, steps):
     E[u' Sigma u] is a one-dimensional integral (``mean_noise_along_gradient``).
     ValueError: shapes, h or s2 negative, a zero gradient at
     the start.
-    """
+
+    The three norms of "Revisiting", Lemma 1, Lemma 2 and Theorem 2, exact."""
     whole(0, steps=steps)
     real(lr=lr, h=h, s2=s2, m0=m0)
     h, s2, m = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (h, s2, m0))
@@ -57,7 +58,8 @@ def mean_noise_along_gradient(mu, variance, s2, nodes=1201):
         int exp(-x sum mu^2/a) prod a^(-1/2) sum s2 (variance/a + mu^2/a^2) dx,  a = 1 + 2 x
     variance.
     Trapezoidal rule in log x, which converges exponentially for this integrand.
-    """
+
+    The term that the proof of Theorem 2, Appendix A.5, leaves out."""
     whole(2, nodes=nodes)
     shaped(1, mu=mu, variance=variance, s2=s2)
     real(0, variance=variance, s2=s2)
@@ -81,7 +83,8 @@ def interpolating_moments(dim, batch, lr, steps):
     -> (E|grad|^2, E|stochastic|^2, E|effective|^2), each (steps + 1,): r^t, (1 + (dim + 1)/B) r^t,
     (1 + 2/B) r^t with r = 1 - 2 lr + lr^2 (1 + (dim + 1)/B). All vanish iff lr < 2 / (1 + (dim +
     1)/B), the strong-growth condition.
-    """
+
+    Here Theorem 2 of "Revisiting" holds: the noise vanishes with the gradient."""
     whole(1, dim=dim, batch=batch)
     whole(0, steps=steps)
     real(lr=lr)
@@ -92,7 +95,9 @@ def interpolating_moments(dim, batch, lr, steps):
 
 def gradient_floor(lr, smoothness, variance):
     """Limit of E|grad|^2 at a constant learning rate, H = M I, noise of total variance sigma^2:
-    M lr sigma^2 / (2 - M lr). ValueError: lr from 2/M on, where it grows without end."""
+    M lr sigma^2 / (2 - M lr). ValueError: lr from 2/M on, where it grows without end.
+
+    Lemma 2 and Eq. 22 of "Revisiting" print 0."""
     real(above=0, smoothness=smoothness)
     real(0, lr=lr, variance=variance)
     if np.max(lr) >= 2 / smoothness:

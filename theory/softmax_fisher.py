@@ -12,7 +12,9 @@ from theory.checks import real, shaped, whole
 
 def softmax_fisher_matrix(x, p):
     """F = E_x (diag p - p p') kron x x' for logits W x, W (C, d) flattened by rows; x (n, d), p
-    (n, C) -> (C d, C d). Also the Hessian of the cross-entropy, for any labels."""
+    (n, C) -> (C d, C d). Also the Hessian of the cross-entropy, for any labels.
+
+    Eq. 1 of "Revisiting", Eq. 2.3 of the sparse paper, for a linear softmax."""
     shaped(2, x=x, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
@@ -23,7 +25,9 @@ def softmax_fisher_matrix(x, p):
 
 def softmax_fisher_trace(x, p):
     """Tr F = E_x (1 - |p|^2) |x|^2; x (n, d), p (n, C) -> float. Largest, for given
-    x, at uniform p."""
+    x, at uniform p.
+
+    Eq. 35 of "Revisiting" for a linear softmax."""
     shaped(2, x=x, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
     _check(x, p)
@@ -32,7 +36,9 @@ def softmax_fisher_trace(x, p):
 
 def sampled_label_variance(x, p):
     """Variance over y ~ p of one example's |grad log p(y|x)|^2: 4 |x|^4 (sum p^3 - (sum p^2)^2);
-    x (d,), p (C,)."""
+    x (d,), p (C,).
+
+    The scatter of the estimate with one label of "Revisiting", Appendix B.2.1."""
     shaped(1, x=x, p=p)
     real(0, 1, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)
@@ -42,7 +48,9 @@ def sampled_label_variance(x, p):
 
 def kl_divergence(p, q):
     """KL(p || q) = sum p log(p / q) in nats over the last axis; p, q (..., C) -> (...); 0 log 0
-    = 0. Per example, not averaged."""
+    = 0. Per example, not averaged.
+
+    Eq. A.4 of the sparse paper."""
     real(p=p, q=q)
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     if p.shape != q.shape or any(
@@ -56,8 +64,8 @@ def kl_divergence(p, q):
 
 def label_noise_limit(classes, noise):
     """Tr F at the optimum for one-hot inputs whose label is wrong with probability ``noise``
-    (uniform over the others): 1 - (1 - noise)^2 - noise^2 / (classes - 1). Theorem 1 says 0;
-    here the gradient is 0 and this is not, without any gradient noise."""
+    (uniform over the others): 1 - (1 - noise)^2 - noise^2 / (classes - 1). Theorem 1 of
+    "Revisiting" says 0; here the gradient is 0 and this is not, without any gradient noise."""
     whole(2, classes=classes)
     real(0, 1, noise=noise)
     return 1 - (1 - noise) ** 2 - noise**2 / (classes - 1)
@@ -69,7 +77,8 @@ def separable_quantities(delta, l, d, k):
 
     Separable data: Tr F ~ 2(l - 1)/(lr t), but the empirical trace and |grad|^2 ~ 1/t^2, so Tr F /
     |grad|^2 grows like t.
-    """
+
+    The proof of Theorem 1 of "Revisiting" takes them for one (Eq. 22 to 23)."""
     whole(2, l=l)
     whole(1, d=d)
     real(above=0, k=k)
@@ -90,7 +99,8 @@ def two_layer_fisher(z):
 
     Rises from 0, falls back to 0: "memorise, then forget" without any memory. Maximum where z
     tanh(z/2) = 1. Depth 1 has p (1 - p), which only falls.
-    """
+
+    The "bell-shaped trend" of the sparse paper, Appendix A.1."""
     real(z=z)
     z = np.asarray(z, dtype=np.float64)
     p = 1 / (1 + np.exp(-z))
@@ -101,8 +111,9 @@ def student_t_location_information(degrees):
     """Fisher information of the location of a Student t with that many degrees of freedom: (n + 1)
     / (n + 3).
 
-    Proposition 1 reads a larger F as less uncertainty. t_3 has F = 2/3 and variance 3; a normal of
-    variance 2 has F = 1/2: more information and more variance. 1/F is only a lower bound.
+    "Revisiting", Proposition 1, reads a larger F as less uncertainty. t_3 has F = 2/3 and variance
+    3; a normal of variance 2 has F = 1/2: more information and more variance. 1/F is only a lower
+    bound.
     """
     real(above=0, degrees=degrees)
     return (degrees + 1) / (degrees + 3)

@@ -34,7 +34,8 @@ def simulate(l, d, k, lr, steps):
     one scalar per step.
 
     Delta_(t+1) = Delta_t + (lr d / 2l) [1/(e^Delta + l - 1) + k/(e^(k Delta) + l - 1)], Delta_0 = 0
-    """
+
+    Eq. 5, from a deterministic start."""
     _check(l, d, k)
     _check_run(lr, steps)
     delta = np.zeros(steps + 1)
@@ -50,7 +51,8 @@ def full_matrix(l, d, k, lr, steps, w0=None):
 
     Row c of W gives the logit of class c; attribute j belongs to class j // (d / l). The 2l
     distinct examples are equally likely.
-    """
+
+    Eq. 5 with the gradient of Eq. 8."""
     _check(l, d, k)
     _check_run(lr, steps)
     weights = np.empty((steps + 1, l, d))
@@ -68,7 +70,9 @@ def full_matrix(l, d, k, lr, steps, w0=None):
 
 def outputs(delta, l, v):
     """q_v: softmax output of the own class for an example of strength v (1 or k): e^(v Delta) /
-    (e^(v Delta) + l - 1)."""
+    (e^(v Delta) + l - 1).
+
+    Eq. 2 and Eq. 3."""
     whole(2, l=l)
     real(delta=delta, v=v)
     return 1 / (1 + (l - 1) * np.exp(-v * np.asarray(delta, dtype=np.float64)))
@@ -91,14 +95,16 @@ def output_ratio(delta, l, k):
 
 def input_variance(l, k):
     """Variance of an attribute, the loss R(0) of a decoder that knows nothing: (1 + k^2)/(2l) -
-    ((1 + k)/(2l))^2."""
+    ((1 + k)/(2l))^2.
+
+    R(0) of Corollary 4; Eq. 15 prints (1 + k)/l where its mean is (1 + k)/(2l)."""
     _check(l, l, k)
     return (1 + k**2) / (2 * l) - ((1 + k) / (2 * l)) ** 2
 
 
 def optimal_loss(delta, l, k):
-    """R_opt of Eq. 15: least squares with intercept from the outputs q, exact; like delta. R(0) =
-    ``input_variance``.
+    """R of Eq. 7 with g_opt of Theorem 5: least squares with intercept from the outputs q, exact;
+    like delta. R(0) is ``input_variance``.
 
         R_opt = [(k - 1)^2 / 2 + (l - 1)(rho - k)^2 / (1 + rho^2)] / (2 l^2)
     Smallest, (k - 1)^2 / 4l^2, at rho = k; (k - 1)^2 / 4l as Delta -> infinity.
@@ -140,7 +146,9 @@ def noisy_output_loss(delta, l, k, tau):
 
 def logit_loss(delta, l, k, tau):
     """R from all logits with noise tau: it only falls with Delta, for every tau. No phases: the
-    increase belongs to the softmax outputs."""
+    increase belongs to the softmax outputs.
+
+    R of Eq. 7 with the decoder of Definition 3, which reads the logits."""
     _check(l, l, k)
     real(above=0, tau=tau)
     real(delta=delta)
@@ -154,7 +162,9 @@ def logit_loss(delta, l, k, tau):
 
 def stage_boundaries(l, k):
     """Delta at which the stages part: strong examples are half learned (q_k = 1/2) at ln(l -
-    1)/k, weak ones (q_1 = 1/2) at ln(l - 1)."""
+    1)/k, weak ones (q_1 = 1/2) at ln(l - 1).
+
+    The stages of Fig. 5."""
     _check(l, l, k)
     return np.log(l - 1) / k, np.log(l - 1)
 
@@ -174,7 +184,9 @@ def second_minimum(l, k):
 
 def flow_time(delta, l, d, k, lr, nodes=20_001):
     """Steps of gradient flow from 0 to Delta: (2l / lr d) int_0^Delta ds / sum_v v/(e^(v s) + l
-    - 1), by Simpson's rule."""
+    - 1), by Simpson's rule.
+
+    Links the stages of Fig. 5 to iterations, as the t of Corollary 4 does."""
     _check(l, d, k)
     real(above=0, lr=lr)
     real(0, delta=delta)
@@ -194,7 +206,8 @@ def single_logit_loss(delta, l, k):
 
     At Delta = 1 it is 0: there g = 0 and the logit is the attribute. So one logit has a rise too,
     but of order 1/l^2, not 1/l.
-    """
+
+    Definition 3 with the slope of the own class alone."""
     _check(l, l, k)
     real(delta=delta)
     delta = np.asarray(delta, dtype=np.float64)
@@ -211,7 +224,8 @@ def optimal_line(delta, l, k):
 
     -> (outputs q (4,), attributes x (4,) = 0, 0, 1, k, decoded x (4,), mean squared error). The
     first two are weak and strong examples of the other classes.
-    """
+
+    g_opt of Theorem 5, drawn in Fig. 5."""
     _check(l, l, k)
     real(above=0, delta=delta)
     weak, strong = float(outputs(delta, l, 1)), float(outputs(delta, l, k))
@@ -228,7 +242,8 @@ def fitted_losses(weights, k):
     only the exact solution's.
 
     -> (R from all outputs q, R from each class's own output q_c), means over attributes.
-    """
+
+    R of Eq. 7 with the best decoder from q."""
     shaped(2, weights=weights)
     real(1, k=k)
     l, d = weights.shape

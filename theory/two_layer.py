@@ -53,7 +53,9 @@ def two_layer_output_hessians(a, b, x):
 
 
 def two_layer_fisher_matrix(a, b, x):
-    """F (p, p): the mean over x (n, d) of J' (diag p - p p') J."""
+    """F (p, p): the mean over x (n, d) of J' (diag p - p p') J.
+
+    Definition A.1 of the sparse paper."""
     p, jacobian = two_layer_probabilities(a, b, x), two_layer_jacobian(a, b, x)
     covariance = np.einsum("nc,ce->nce", p, np.eye(len(b))) - p[:, :, None] * p[:, None, :]
     return np.einsum("nca,nce,neb->ab", jacobian, covariance, jacobian) / len(x)
@@ -76,7 +78,8 @@ def square_net_gap(theta):
 
     "H ~ F for a well-trained net" since the loss, and with it H - F, vanishes. F vanishes as fast:
     the gap falls like 1 / log(1 / loss), .110 at a loss of .01, .027 at 1e-8.
-    """
+
+    The claim of the sparse paper, Section 2."""
     real(theta=theta)
     real(above=0, size=np.abs(theta))
     z = np.asarray(theta, dtype=np.float64) ** 2

@@ -9,8 +9,14 @@ LINK = re.compile(r"\[(`?)(\w+)\1\]\(([\w./]+\.py)(?:#L\d+)?\)")
 PLACES = re.compile(  # as docstrings name the places of a paper
     r"(?:Eq\.|Def(?:\.|inition)|Theorem|Lemma|Corollary|Proposition|Algorithm|Fig(?:\.|ure)|Table"
     r"|[Ss]ection)s? [A-Z]?\.?\d\w*(?:[.-]\w+)*(?:\([a-z]\))?"
-    r"(?:(?:,| and| to) \d\w*)*|Appendix [A-Z](?:\.\d)*"
+    r"(?:(?:,| and| to) \d\w*)*|Appendix [A-Z](?:\.\d)*|[Ff]ootnote \d+|Assumption \d"
 )
+PAPERS = {  # as docstrings name them -> as the other pages do
+    "Achille et al": "Achille et al.", "[Rr]evisiting": "Revisiting",
+    "[Ll]earning phases": "Phases", "[Ss]parse(-training)? paper|and memorization": "Sparse",
+    "[Ff]eature diversity": "Diversity", "Golatkar": "Golatkar et al.",
+    "Ash & Adams": "Ash & Adams", "Kleinman": "Kleinman et al.",
+}
 
 
 @lru_cache
@@ -40,21 +46,29 @@ def linked(text, folder):
 
 def function_table(root, folder):
     """Every public function and class of clp_min and theory: a link from ``folder`` to its line,
-    what it says of itself first, its formulas, and the places of the papers that it names."""
+    what it says of itself first, its formulas, and the papers and places that it names (without a
+    paper's name those of its module's)."""
     up, lines = "../" * len(folder.resolve().relative_to(root.resolve()).parts), []
     for path in sorted([*root.glob("clp_min/**/*.py"), *root.glob("theory/*.py")]):
-        rows = []
+        rows, module = [], ast.get_docstring(ast.parse(path.read_text())) or ""
         for name, node in definitions(path).items():
             text = ast.get_docstring(node)
             if not name.startswith("_") and text:
-                places = dict.fromkeys(PLACES.findall(text.replace("\n", " ")))
+                places = ", ".join(dict.fromkeys(PLACES.findall(" ".join(text.split()))))
+                papers = _papers(text) or _papers(module) * bool(places)
+                where = ": ".join(filter(None, (papers, places)))
                 link = f"[`{name}`]({up}{path.relative_to(root)}#L{node.lineno})"
-                rows.append(f"| {link} | {_beginning(text)} | {', '.join(places)} |")
+                rows.append(f"| {link} | {_beginning(text)} | {where} |")
         if rows:
-            about = _beginning(ast.get_docstring(ast.parse(path.read_text())))
-            lines += [f"### {path.relative_to(root)}", "", about, "",
+            lines += [f"### {path.relative_to(root)}", "", _beginning(module), "",
                       "| function | what it is | in the papers |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
+
+
+def _papers(docstring):
+    """The papers that it names."""
+    text = " ".join(docstring.split())
+    return ", ".join(paper for words, paper in PAPERS.items() if re.search(words, text))
 
 
 def _beginning(docstring):
