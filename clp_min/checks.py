@@ -86,12 +86,17 @@ def check_labels(y, classes, why=""):
         )
 
 
-def check_logits(logits, y):
-    """What a net returned must be logits (n, classes), and labels y (any number) be of its classes.
-    The device is waited for."""
+def check_output(logits):
+    """What a net returned must be logits (n, classes)."""
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"a net must return logits (n, classes), got {given}")
+
+
+def check_logits(logits, y):
+    """``check_output``, and labels y (any number) must be of the net's classes. The device is
+    waited for."""
+    check_output(logits)
     check_labels(y, logits.shape[1], f", as the net has {logits.shape[1]} logits")
 
 

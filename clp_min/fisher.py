@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clp_min.checks import check_labels, check_tensors, check_whole
+from clp_min.checks import check_labels, check_output, check_tensors, check_whole
 from clp_min.layer_rules import check_layer, check_masks, check_modes, layer_rule
 from clp_min.seeding import generator as seeded
 
@@ -374,12 +374,11 @@ def checked_logits(model, x):
     drawn = not torch.equal(before[0], torch.get_rng_state())
     if drawn or x.is_cuda and not torch.equal(before[1], torch.cuda.get_rng_state(x.device)):
         raise ValueError("the model draws random numbers: call model.eval()")
+    check_output(logits)
     if logits.dtype not in PRECISIONS:
         raise ValueError(f"the logits are {logits.dtype}: use float32 or float64")
-    if logits.dim() != 2 or len(logits) != len(x):
-        raise ValueError(
-            f"the model must return logits ({len(x)}, classes), got {tuple(logits.shape)}"
-        )
+    if len(logits) != len(x):
+        raise ValueError(f"{len(x)} examples gave {len(logits)} rows of logits")
     if x.device.type != "meta" and not logits.isfinite().all():
         raise ValueError("the logits are not finite: look at the inputs and the weights")
     return logits

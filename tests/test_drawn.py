@@ -2,24 +2,16 @@
 depends, and a curve must change. For every panel with effects, on made-up measurements."""
 
 import hashlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_rules import SCRIPTS
+from test_rules import LISTS, SCRIPTS, study_of
 
 from clp_min.study.panel import Panel
 from clp_min.study.plot import draw, figures
 from clp_min.study.record import Results
 
 PANELS = [(script, panel) for script in SCRIPTS for panel in script.PANELS]
-SHAPES = {  # measurements that are lists
-    "layers": (4,), "histograms": (3, 10, 12), "top_classes": (10,), "density": (321,),
-    "top": (10,),
-    "areas": (4,), "by_class": (10,), "shares": (10,),
-    **dict.fromkeys(("strengths", "strengths_start", "recursive", "parts", "parts_start"), (5, 5)),
-    **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), (5,)),
-}
 
 
 class MadeUp(Results):
@@ -38,23 +30,16 @@ class MadeUp(Results):
         salt = "changed" if (key, name) == self.changed else ""
         digest = hashlib.sha256(f"{key} {name} {salt}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        size = len(self.seeds), len(self.points(key, name)), *SHAPES.get(key, ())
+        size = len(self.seeds), len(self.points(key, name)), *LISTS.get(key, ())
         falling = 4 - np.arange(size[1]) / 78 if key == "loss" else 1.0  # crosses all bounds
         return np.exp(rng.normal(size=size) * (0.1 if key == "loss" else 1.0)) * falling
 
 
 def made(script, panel, changed=None):
-    configs = getattr(script, "CONFIGS", None) or script.phases.CONFIGS
-    data = next(data for data, scale in configs if scale == "quick")
-    alphas = getattr(configs[data, "quick"], "alphas", None)
-    results = MadeUp([0, 1, 2, 3], alphas, changed)
-    arguments = SimpleNamespace(to=None, held_out=False, net=None)
-    study = SimpleNamespace(
-        config=configs[data, "quick"], results=results, seeds=results.seeds, arguments=arguments,
-        data=data, scale="quick", classes=10, step=lambda name=None, part="test": 0.05,
-        sizes={data: {"used": 2000}},
-    )
-    return panel(study), results.read
+    study = study_of(script, None)
+    study.results = MadeUp([0, 1, 2, 3], study.results.alphas, changed)
+    study.seeds = study.results.seeds
+    return panel(study), study.results.read
 
 
 def numbers(curves):

@@ -631,12 +631,6 @@ def test_fisher_trace__a_flipped_gate_in_float32_is_no_wrong_rule(monkeypatch):
         fisher_trace(models.small_cnn((1, 8, 8), 3, (4, 4), pool=1).eval(), x)
 
 
-def test_fisher_trace__inference_mode_is_named():
-    model, x = prepared(*MODELS["mlp"])
-    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
-        fisher_trace(model, x)
-
-
 def test_fisher_trace__masks_of_every_parameter_and_a_hook_of_the_users():
     """Weights and biases of all layer types under masks of their own; and a hook that changes a
     layer's output, which is no part of the layer."""

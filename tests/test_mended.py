@@ -31,7 +31,7 @@ from theory.softmax_phases import flow_time, input_variance
 
 from adapters import (
     binned_mutual_information, effective_gradient, evaluate, fisher_trace, full_gradient,
-    gaussian_binned_entropy, label_noise, layer_features, load, optimum,
+    gaussian_binned_entropy, jacobian_norm, label_noise, layer_features, load, optimum,
     per_example_gradient_norms, random_affine, shrink_perturb, simulate, single_logit_loss, sweep,
 )
 from compare import EXACT, assert_close
@@ -89,6 +89,9 @@ class Named(nn.Module):
 def test_evaluate__what_is_no_logits_or_no_class_is_named():
     with pytest.raises(ValueError, match="must return logits .n, classes., got dict"):
         evaluate(Named(), X, Y)
+    for measured in (fisher_trace, jacobian_norm):
+        with pytest.raises(ValueError, match="must return logits .n, classes., got dict"):
+            measured(nn.Sequential(nn.Linear(5, 5), Named()).eval(), X)
     for label in (-100, 3):
         with pytest.raises(ValueError, match="labels must lie in 0..2, as the net has 3 logits"):
             evaluate(net(), X, torch.where(Y == 2, label, Y))

@@ -33,7 +33,6 @@ def g():
     return generator("cpu", 0)
 
 
-IMAGE = dict(x=IMAGES)
 BLOCKS = dict(shape=(3, 8, 8), classes=4)
 FITTED = dict(features=SIGNAL, x=X, test_features=SIGNAL[:4], test_x=X[:4])
 PROBED = dict(features=SIGNAL, y=Y, test_features=SIGNAL[:4], test_y=Y[:4])
@@ -120,7 +119,8 @@ CALLS = {  # a call that is right
 
 APART = {  # no numbers or tensors of their own, events (setup, state), what ``sweep`` calls, files
     "apply_masks", "bilevel", "branches", "by_weight_layer", "check_layer", "check_masks",
-    "check_modes", "check_training", "checked_logits", "cross_entropy", "current_data",
+    "check_modes", "check_training", "checked_logits", "cross_entropy",
+    "current_data",
     "derive_seed", "distinct_epochs", "download_set", "evaluate_both", "flat_parameters",
     "fresh_model",
     "fresh_optimizer", "fresh_state", "generator", "global_seed", "hard_distillation", "hinge",

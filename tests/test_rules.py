@@ -4,54 +4,28 @@ give, and noise in which nothing is different from anything else brings out none
 import math
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
-import achille_choices
-import achille_deficits
-import achille_layers
-import achille_recovery
-import achille_window
-import ash_shrink_perturb
-import ash_warm_start
-import blur_deficit
-import diversity_directions
-import diversity_dynamics
-import diversity_normalization
-import diversity_settings
-import golatkar_timing
 import numpy as np
-import phases_reconstruction
-import phases_transfer
 import pytest
-import revisiting_gradient
 import revisiting_information
-import revisiting_turning_point
-import sparse_fisher
-import sparse_noise
-import sparse_path
-import sparse_regimes
-import sparse_selection
+from test_layout import scripts
 
 from clp_min.study.panel import standard_seeds
 from clp_min.study.record import Results
 
+APART = {"deep_linear_gate"}  # and the *_theory: statements, which nothing can be planted in
 SCRIPTS = [
-    achille_choices, achille_deficits, achille_layers, achille_recovery, achille_window,
-    blur_deficit,
-    phases_reconstruction, phases_transfer, revisiting_gradient, revisiting_information,
-    revisiting_turning_point,
-    sparse_fisher, sparse_noise, sparse_path, sparse_regimes, sparse_selection, diversity_dynamics,
-    diversity_directions, diversity_normalization, diversity_settings, golatkar_timing,
-    ash_warm_start, ash_shrink_perturb,
+    import_module(path.stem) for path in scripts()
+    if path.stem not in APART and not path.stem.endswith("_theory")
 ]
 PANELS = {panel.__name__: (script, panel) for script in SCRIPTS for panel in script.PANELS}
-LISTS = {  # measurements that are lists
-    **dict.fromkeys(("strengths", "strengths_start", "recursive"), (5, 5)),
-    "by_class": 10, "shares": 10,
-    **dict.fromkeys(("parts", "parts_start"), (5, 5)),
-    **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), 5),
-    "layers": 4, "histograms": (3, 10, 12), "top_classes": 10, "density": 321, "top": 10,
-    "areas": 4,
+LISTS = {  # measurements that are lists -> their shape
+    **dict.fromkeys(("strengths", "strengths_start", "recursive", "parts", "parts_start"), (5, 5)),
+    **dict.fromkeys(("with_v", "agree", "agree_measured", "o", "terms", "sigma"), (5,)),
+    **dict.fromkeys(("by_class", "shares", "top_classes", "top"), (10,)),
+    "layers": (4,), "areas": (4,), "histograms": (3, 10, 12), "density": (321,),
 }
 NEUTRAL = {  # what stands for "no difference", where it is not 1
     "areas": 0.5, "class_correlation": 0.0, "differ": 0.0, "uneven": 0.0, "correlation": 0.0,
