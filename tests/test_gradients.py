@@ -45,15 +45,16 @@ def test_flat_parameters__follow_the_order_of_parameters():
     )
 
 
-@pytest.mark.claim("revisiting_definition1", verdict="holds")
-def test_effective_gradient__is_the_projection():
+@pytest.mark.claim("revisiting_definition1", verdict="holds", number="0 of P P g - P g is left")
+def test_effective_gradient__is_the_projection(number):
     """P g = g_eff: parallel to d, g - P g orthogonal to d, P P g = P g, and the length of
     d does not matter."""
     g, d = torch.randn(50, dtype=torch.float64), torch.randn(50, dtype=torch.float64)
     projected = effective_gradient(g, d)
     assert_close((g - projected) @ d, 0.0, EXACT, 1e-10)
     assert_close(projected / projected.norm(), d / d.norm() * torch.sign(g @ d), EXACT)
-    assert_close(effective_gradient(projected, d), projected, EXACT)
+    assert_close(again := effective_gradient(projected, d), projected, EXACT)
+    number((again - projected).abs().max())
     assert_close(effective_gradient(g, -7 * d), projected, EXACT)
     assert_close(projected.norm(), abs(float(g @ d)) / d.norm(), EXACT)
 

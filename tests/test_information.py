@@ -64,8 +64,9 @@ def test_binned_mutual_information__every_exact_edge_begins_its_own_bin(outside)
     )
 
 
-@pytest.mark.claim("revisiting_b22_binning", verdict="holds")
-def test_binned_mutual_information__papers_example():
+@pytest.mark.claim("revisiting_b22_binning", verdict="holds",
+                   number="30 intervals give the printed bins")
+def test_binned_mutual_information__papers_example(number):
     """[-.9, -.5, .1, .4, .8] -> [1, 7, 16, 21, 27] needs 30 intervals, 31 edges: with 29
     intervals (30 edges) the bins are [1, 7, 15, 20, 26]."""
     t, expected = [-0.9, -0.5, 0.1, 0.4, 0.8], [1, 7, 16, 21, 27]
@@ -73,6 +74,8 @@ def test_binned_mutual_information__papers_example():
     for value, middle in zip(t, representative):
         assert binned_mutual_information(np.array([[value], [middle]]), "per_logit") == 0.0
     assert [oracles.bin_of(v, 29, -1, 1, "clip") for v in t] == [1, 7, 15, 20, 26]
+    of = {n: [oracles.bin_of(v, n, -1, 1, "clip") for v in t] for n in range(2, 100)}
+    number(*[n for n, bins in of.items() if bins == expected])
 
 
 def test_binned_mutual_information__known_channels():

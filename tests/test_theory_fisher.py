@@ -44,8 +44,8 @@ def test_softmax_fisher_trace__equals_torch_and_the_matrix():
     assert_close(np.trace(softmax_fisher_matrix(x, p)), softmax_fisher_trace(x, p), EXACT)
 
 
-@pytest.mark.claim("revisiting_eq1", verdict="holds")
-def test_softmax_fisher_matrix__is_the_hessian_for_any_labels():
+@pytest.mark.claim("revisiting_eq1", verdict="holds", number="0 is the largest difference")
+def test_softmax_fisher_matrix__is_the_hessian_for_any_labels(number):
     x, w, p = linear_case()
     inputs = torch.from_numpy(x)
     for y in (torch.tensor([0, 1, 2, 0, 1, 2]), torch.zeros(6, dtype=torch.int64)):
@@ -53,11 +53,13 @@ def test_softmax_fisher_matrix__is_the_hessian_for_any_labels():
             lambda v: nn.functional.cross_entropy(inputs @ v.view(3, 4).T, y)
         )(torch.from_numpy(w.ravel()))
         assert_close(hessian, softmax_fisher_matrix(x, p), EXACT)
+        number(np.abs(hessian.numpy() - softmax_fisher_matrix(x, p)).max())
     assert np.linalg.matrix_rank(softmax_fisher_matrix(x[:1], p[:1])) == 2
 
 
-@pytest.mark.claim("revisiting_kl_fisher", verdict="holds")
-def test_kl_divergence__is_half_the_quadratic_form():
+@pytest.mark.claim("revisiting_kl_fisher", verdict="holds",
+                   number="0.5 of e'Fe is the KL divergence")
+def test_kl_divergence__is_half_the_quadratic_form(number):
     """KL(p_theta || p_theta') = e' F e / 2 + o(|e|^2), in both directions; the error ratio falls
     like |e| (slope 1)."""
     x, w, p = linear_case()
@@ -70,6 +72,7 @@ def test_kl_divergence__is_half_the_quadratic_form():
             [abs(kl_divergence(a, b).mean() / quadratic - 1) for a, b in ((p, q), (q, p))]
         )
     assert np.max(errors[-1]) < 1e-2
+    number(kl_divergence(p, q).mean() / quadratic / 2)
     for direction in zip(*errors):
         assert abs(np.polyfit(np.log(sizes), np.log(direction), 1)[0] - 1) < ORDER
 

@@ -39,8 +39,8 @@ def scores(a, b, x):
     return p, jacobian - np.einsum("nc,nca->na", p, jacobian)[:, None]
 
 
-@pytest.mark.claim("sparse_definitionA1", verdict="holds")
-def test_two_layer_fisher_matrix__is_the_covariance_of_the_score():
+@pytest.mark.claim("sparse_definitionA1", verdict="holds", number="0 is the largest difference")
+def test_two_layer_fisher_matrix__is_the_covariance_of_the_score(number):
     """Eq. A.6 = A.7 since the mean score is 0 for each x: by enumeration of the labels; its trace
     is the network estimator's; and Remark A.1's other quantity, of the data's labels, is not it."""
     a, b, x, y, model = net()
@@ -48,14 +48,15 @@ def test_two_layer_fisher_matrix__is_the_covariance_of_the_score():
     assert_close(np.einsum("nc,nca->na", p, score), np.zeros((7, 24)), EXACT, 1e-13)
     fisher = np.einsum("nc,nca,ncb->ab", p, score, score) / len(x)
     assert_close(two_layer_fisher_matrix(a, b, x), fisher, EXACT, 1e-13)
+    number(np.abs(two_layer_fisher_matrix(a, b, x) - fisher).max())
     inputs = torch.from_numpy(x)
     assert_close(np.trace(fisher), fisher_trace(model, inputs).total, EXACT)
     empirical = float(per_example_gradient_norms(model, inputs, torch.from_numpy(y)).mean())
     assert abs(empirical / np.trace(fisher) - 1) > 0.05
 
 
-@pytest.mark.claim("sparse_lemmaA1", verdict="holds")
-def test_two_layer_hessian__lemma_a1_minus_the_models_mean_hessian_of_log_p():
+@pytest.mark.claim("sparse_lemmaA1", verdict="holds", number="0 is the largest difference")
+def test_two_layer_hessian__lemma_a1_minus_the_models_mean_hessian_of_log_p(number):
     """F = -E_y~p of the Hessian of log p: by hand, and by autograd Hessians of every label."""
     a, b, x, _, model = net(1)
     p = two_layer_probabilities(a, b, x)
@@ -67,6 +68,7 @@ def test_two_layer_hessian__lemma_a1_minus_the_models_mean_hessian_of_log_p():
             hessian = oracles.hessian(model, one[None], torch.tensor([c]))
             by_autograd += weight * hessian.numpy() / len(x)
     assert_close(by_autograd, fisher, EXACT, 1e-12)
+    number(np.abs(by_autograd - fisher).max())
 
 
 def test_two_layer_hessian__is_autograds():
@@ -90,8 +92,8 @@ def test_two_layer_output_hessians__differentiate_the_jacobian():
         assert_close(found[..., k], (up - down) / (2 * step), 1e-5, 1e-8)
 
 
-@pytest.mark.claim("sparse_corollaryA1", verdict="holds")
-def test_two_layer_fisher_matrix__corollary_a1_hessian_of_kl():
+@pytest.mark.claim("sparse_corollaryA1", verdict="holds", number="0 is the largest difference")
+def test_two_layer_fisher_matrix__corollary_a1_hessian_of_kl(number):
     """Hessian at theta' = theta of KL(p_theta || p_theta'), by autograd."""
     a, b, x, _, model = net(3)
     inputs = torch.from_numpy(x)
@@ -104,10 +106,12 @@ def test_two_layer_fisher_matrix__corollary_a1_hessian_of_kl():
         torch.cat([g.flatten() for g in torch.autograd.grad(e, parameters, retain_graph=True)])
         for e in flat
     ]
-    assert_close(torch.stack(rows), two_layer_fisher_matrix(a, b, x), EXACT, 1e-12)
+    hessian, fisher = torch.stack(rows).numpy(), two_layer_fisher_matrix(a, b, x)
+    assert_close(hessian, fisher, EXACT, 1e-12)
+    number(np.abs(hessian - fisher).max())
 
 
-@pytest.mark.claim("sparse_corollaryA2", verdict="holds")
+@pytest.mark.claim("sparse_corollaryA2", verdict="holds", number="0.5 of e'Fe is the KL divergence")
 @pytest.mark.claim("sparse_eq2_4", verdict="fails as printed",
                    number="0.501 of what is printed")
 @pytest.mark.claim("sparse_footnoteA5", verdict="holds as corrected",
@@ -127,6 +131,7 @@ def test_two_layer_fisher_matrix__kl_is_half_the_quadratic_form(number):
         ratios.append(both[0] / quadratic)
         apart.append(abs(both[0] - both[1]))
     assert abs(ratios[-1] - 0.5) < 0.005
+    number(ratios[-1], "sparse_corollaryA2")
     number(ratios[-1], "sparse_eq2_4")
     order = np.polyfit(np.log(sizes), np.log(apart), 1)[0]
     assert abs(order - 3) < ORDER
@@ -209,7 +214,7 @@ def test_fisher_trace__footnote4_prints_the_datas_label(number):
                    number="1.56 times the trace of a p of .7")
 @pytest.mark.claim("sparse_ending_phase", verdict="fails as printed",
                    number="0.18 of Tr F where the gradient is 0")
-@pytest.mark.claim("sparse_bell_shape", verdict="holds")
+@pytest.mark.claim("sparse_bell_shape", verdict="holds", number="1.55 is the logit at the top")
 def test_two_layer_fisher__why_it_is_low_early_and_late(number):
     """"Low since the prediction is close to random": for given Jacobians uniform p gives the
     LARGEST trace; it is low early where the Jacobian is small. "Gradients close to zero, so low":
@@ -226,6 +231,7 @@ def test_two_layer_fisher__why_it_is_low_early_and_late(number):
     grid = np.linspace(0.01, 12, 2000)
     rises = np.sign(np.diff(two_layer_fisher(grid)))
     assert (np.diff(rises) != 0).sum() == 1 and rises[0] == 1 and rises[-1] == -1
+    number(grid[two_layer_fisher(grid).argmax()], "sparse_bell_shape")
 
 
 @pytest.mark.claim("sparse_promise_bits", verdict="promised, absent")
