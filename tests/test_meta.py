@@ -87,7 +87,7 @@ def planned(study, setups, plans, *more):
     raise Planned(setups, plans)
 
 
-def empty_data(self, seed, name=None, n=1000, **generator):
+def empty_data(self, seed, name=None, size=None, n=1000, **generator):
     """A set without numbers; a thousand examples stand for all."""
     name = name or self.data
     shape, self.classes = ((60,), 10) if name not in files.SETS else (None, files.SETS[name][0])

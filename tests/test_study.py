@@ -224,6 +224,14 @@ def test_study__results_hold_what_was_measured_on_what(study):
     assert len(sizes["digest"]) == 16 and "cut" not in sizes
 
 
+def test_study__a_set_of_another_size_has_other_examples_not_other_pixels(study):
+    begun = study()
+    usual, more = (begun.load_data(10, **own).train[0] for own in ({}, dict(size=80)))
+    assert (len(usual), len(more)) == (60, 80) and usual.shape[1:] == more.shape[1:]
+    (x, _), y = begun.load_data(10, size=30, fine=0.5).train, begun.load_data(10, size=30).train[0]
+    assert len(x) == 30 and not torch.equal(x, y)
+
+
 def test_study__kept_states_survive_and_go_with_the_study(study):
     begun, weights = study(), {}
     begun.folder.mkdir(parents=True)

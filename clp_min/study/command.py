@@ -222,13 +222,14 @@ class Study:
                 setup = replace(setup, **settings)
         return setup
 
-    def load_data(self, seed, name=None, **generator):
+    def load_data(self, seed, name=None, size=None, **generator):
         """The study's set (or ``name``'s) for one seed, as it comes, on the CPU.
 
-        Real sets are read once; the subset is the seed's. generator: settings of a synthetic set.
+        Real sets are read once; the subset is the seed's. size: training examples, if not as many
+        as arguments and settings say; generator: settings of a synthetic set.
         """
         name = name or self.data
-        size = self.arguments.train_size or self.config.train_size
+        size = size or self.arguments.train_size or self.config.train_size
         if name in SYNTHETIC:
             found = SYNTHETIC[name](seed, **generator | (dict(train_size=size) if size else {}))
         else:
