@@ -131,7 +131,8 @@ class Work:
         disk = (parameters * 4 * (6 + 4 * waiting) / 1e9 + disk) * n
         print(
             f"cost: {parameters:,} parameters, {len(setup.x):,} training examples, {epochs:,}"
-            f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top); about"
+            f" epochs in all, {flops:.2g} FLOPs of training (measuring comes on top: its share of a"
+            " script's time stands in tests/benchmarks/README.md); about"
             f" {memory:.1f} GB of memory beside the activations and what measuring takes,"
             f" {disk:.2f} GB of disk while it runs",
             flush=True,
