@@ -37,7 +37,7 @@ def hessian_product(model, x, y, masks=None, batch_size=None):
     parameters = list(model.parameters())
     sizes = [p.numel() for p in parameters]
     kept = _flat_mask(model, masks) if masks else None
-    parts = list(zip(x.split(size), y.split(size)))
+    parts = list(zip(x.split(int(size)), y.split(int(size))))
     graphs = [_gradient_graph(model, parameters, *parts[0], len(x))] if len(parts) == 1 else None
 
     def product(v):
@@ -182,7 +182,7 @@ def jacobian_norm(model, x, of="logits", batch_size=256):
     check_tensors(x=(x, "n ..."))
     check_whole(1, batch_size=batch_size)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part in x.split(batch_size):
+    for part in x.split(int(batch_size)):
         part = part.detach().requires_grad_()
         outputs = checked_logits(model, part)
         outputs = outputs if of == "logits" else outputs.softmax(1)

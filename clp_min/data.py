@@ -157,9 +157,12 @@ def load(name, data_dir=None, download=False):
         found = _largest(name, Path(root))
         if not download or not missing(found):
             return found
-    except ValueError:
+    except NotFound:
         if not download:
             raise
+    except ValueError as error:
+        if not download:
+            raise ValueError(f"{error}; --download fetches the whole set") from None
     download_set(name, Path(root))
     return _largest(name, Path(root))
 
@@ -178,7 +181,7 @@ def _largest(name, root):
     if sets:
         return max(sets, key=lambda one: len(one.train[0]) + len(one.test[0]))
     if errors:
-        raise ValueError(f"{errors[0]}; --download fetches the whole set")
+        raise errors[0]
     raise NotFound(
         f"{name} not found; tried {' and '.join(map(str, tried))}; --download fetches it"
     )

@@ -83,7 +83,8 @@ def layer_factors(model, x, y):
     gradient step on example i alone changes W by -lr delta_i features_i'.
 
     delta is the gradient of each example's own cross-entropy in the layer's output. In eval mode;
-    ValueError: BatchNorm in training mode, where examples have no gradient of their own.
+    ValueError: BatchNorm with batch statistics,
+    where examples have no gradient of their own, or Dropout in training mode.
 
     The chain rule of Eq. 19."""
     check_tensors(x=(x, "n ..."), y=(y, "label n"))

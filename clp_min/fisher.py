@@ -77,8 +77,8 @@ def fisher_trace(
     if batch_size is None:
         batch_size = 32 if method == "autograd" else _chunk(model, x)
     check_whole(1, batch_size=batch_size)
-    rows = x.split(batch_size)
-    own = [labels] * len(rows) if isinstance(labels, str) else labels.split(batch_size)
+    rows = x.split(int(batch_size))
+    own = [labels] * len(rows) if isinstance(labels, str) else labels.split(len(rows[0]))
     parts = [per_example_fisher(model, *one, masks, generator, method) for one in zip(rows, own)]
     layers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     per_example = sum(layers.values())

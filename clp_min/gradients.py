@@ -30,7 +30,7 @@ def full_gradient(model, x, y, batch_size=256):
     check_modes(model)
     parameters = list(model.parameters())
     total = torch.zeros_like(flat_parameters(model))
-    for number, (xb, yb) in enumerate(zip(x.split(batch_size), y.split(batch_size))):
+    for number, (xb, yb) in enumerate(zip(x.split(int(batch_size)), y.split(int(batch_size)))):
         with torch.enable_grad():
             logits = model(xb)
             if number == 0:
@@ -141,7 +141,7 @@ def gradient_cosines(model, x, y, direction, masks=None, batch_size=256):
     if direction.device.type != "meta" and not length > 0:
         raise ValueError("the direction is zero on the weights that count")
     found = []
-    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
+    for xb, yb in zip(x.split(int(batch_size)), y.split(int(batch_size))):
         norms = per_example_gradient_norms(model, xb, yb, masks).sqrt()
 
         def logits_of(theta, xb=xb):

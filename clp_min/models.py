@@ -57,7 +57,8 @@ def mlp(shape, classes, hidden=(128,), bias=True, norm=False, activation=nn.ReLU
     """Fully connected net with ``hidden`` widths; ``norm`` puts BatchNorm1d before each activation
     (True), or another module made for a width.
 
-    The net of "Trap of feature diversity", Section 3.2; with ``norm`` that of Section 3.3."""
+    The net of "Trap of feature diversity", Section 3.2; with ``norm`` like that of Section 3.3,
+    whose norm_1 has no affine part."""
     for size in shape:
         check_whole(1, **{"a size in shape": size})
     check_whole(1, classes=classes)

@@ -57,7 +57,7 @@ def layer_features(model, x, batch_size=1000):
         hooks.enter_context(linear[-1].register_forward_hook(keep_last))
         if third is not None:
             hooks.enter_context(third.register_forward_hook(keep_third))
-        for part in x.split(batch_size):
+        for part in x.split(int(batch_size)):
             model(part)
     if any(len(own) > -(-len(x) // batch_size) for own in kept.values()):
         raise ValueError("a layer that is measured is called more than once in a forward pass")
@@ -161,7 +161,7 @@ def _fit(net, loss_function, features, target, optimizer, generator, epochs, siz
     """Train ``net`` in place on (features, target), in batches of ``size``."""
     for _ in range(epochs):
         order = torch.randperm(len(features), device=features.device, generator=generator)
-        for batch in order.split(size):
+        for batch in order.split(int(size)):
             optimizer.zero_grad()
             loss_function(net(features[batch]), target[batch]).backward()
             optimizer.step()

@@ -240,7 +240,7 @@ def _under_deficit(deficit, *data):
 def _batches(chosen, size, drop_last, order):
     """Indices of an epoch's batches: the examples ``chosen`` in a random order."""
     shuffled = chosen[torch.randperm(len(chosen), device=chosen.device, generator=order)]
-    batches = [b for b in shuffled.split(size) if len(b) == size or not drop_last]
+    batches = [b for b in shuffled.split(int(size)) if len(b) == size or not drop_last]
     if not batches:
         raise ValueError(f"batch_size {size} is larger than the phase's {len(chosen)} examples")
     return batches
@@ -383,7 +383,7 @@ def predict(model, x, batch_size=1000):
     """Logits (n, classes) of ``model`` on x (n, ...), in the mode it is in, without a graph."""
     check_tensors(x=(x, "any n ..."))
     check_whole(1, batch_size=batch_size)
-    return torch.cat([model(part) for part in x.split(batch_size)])
+    return torch.cat([model(part) for part in x.split(int(batch_size))])
 
 
 @torch.no_grad()
@@ -395,7 +395,7 @@ def evaluate(model, x, y, batch_size=1000):
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
-    for number, (xb, yb) in enumerate(zip(x.split(batch_size), y.split(batch_size))):
+    for number, (xb, yb) in enumerate(zip(x.split(int(batch_size)), y.split(int(batch_size)))):
         logits = model(xb)
         if number == 0:
             check_logits(logits, y)

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = {"clp_min": 4380, "theory": 600, "examples": 5320, "tests": 10400}  # assignments apart
+BUDGETS = {"clp_min": 4390, "theory": 600, "examples": 5320, "tests": 10400}  # assignments apart
 
 
 def docstring_lines(tree):

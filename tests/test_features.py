@@ -104,6 +104,8 @@ def test_layer_factors__are_each_examples_gradient():
         assert_close(summed_change(factors["1"]), total, EXACT, 1e-14)
     with pytest.raises(ValueError, match="batch statistics"):
         layer_factors(model.train(), x, y)
+    with pytest.raises(ValueError, match="Dropout"):
+        layer_factors(torch.nn.Sequential(torch.nn.Dropout(), model), x, y)
 
 
 def test_common_directions__minimise_eq3():

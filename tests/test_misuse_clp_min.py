@@ -119,8 +119,7 @@ CALLS = {  # a call that is right
 
 APART = {  # no numbers or tensors of their own, events (setup, state), what ``sweep`` calls, files
     "apply_masks", "bilevel", "branches", "by_weight_layer", "check_layer", "check_masks",
-    "check_modes", "check_training", "checked_logits", "cross_entropy",
-    "current_data",
+    "check_modes", "check_training", "checked_logits", "cross_entropy", "current_data",
     "derive_seed", "distinct_epochs", "download_set", "evaluate_both", "flat_parameters",
     "fresh_model",
     "fresh_optimizer", "fresh_state", "generator", "global_seed", "hard_distillation", "hinge",

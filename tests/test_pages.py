@@ -42,7 +42,8 @@ def test_function_table__has_every_public_function_with_its_formula_and_place():
     for name, end in (
         ("all_cnn", "Achille et al."), ("prune_and_rewind", "Sparse: Section 2, footnote 2"),
         ("theorem1_bound", "Revisiting: Theorem 1"), ("none", ""),
-        ("random_flip", "Revisiting, Diversity: Appendix B.1, Appendix A.1"),
+        ("random_flip", "Revisiting: Appendix B.1; Diversity: Appendix A.1"),
+        ("separable_quantities", "Phases; Revisiting: Theorem 1, Eq. 22 to 23"),
     ):
         row = next(line for line in table.splitlines() if f"[`{name}`]" in line)
         assert row.endswith(f"| {end} |"), row

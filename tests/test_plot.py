@@ -86,6 +86,11 @@ def test_draw__says_verdict_claim_effects_and_where(panel):
     assert not any("n = " in t for t in texts(draw(exact)))  # nothing was repeated
 
 
+def test_draw__a_figure_that_a_panel_lacks_is_named(panel):
+    with pytest.raises(ValueError, match="made_up has no figure 'nope'"):
+        draw(panel, "nope")
+
+
 def test_draw__the_legend_lies_above_the_axes(panel):
     for figure in figures(panel):
         picture = draw(panel, figure)

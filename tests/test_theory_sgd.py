@@ -242,12 +242,12 @@ def test_quadratic_moments__lemma2_holds_with_decreasing_steps(number):
 
 
 @pytest.mark.claim("revisiting_lemma1_noise", verdict="holds",
-                   number="4 times below sigma^2 in the end, where the noise has fallen")
+                   number="1.0 of sigma^2 is the most that E|g|^2 - E|grad|^2 comes to")
 def test_log_cosh__lemma1_with_the_variance_of_the_noise(number):
     """E|g|^2 <= E|grad|^2 + sigma^2 along a whole descent on log cosh, sigma^2 bounding the noise,
     whose variance falls from 1 to .25 here: equality where it is reached, room where not."""
     rng = draws(3)
-    theta = np.full((20_000, 4), 2.0)
+    theta, means = np.full((20_000, 4), 2.0), []
     for t in range(60):
         scale = 0.5 * (1 + 0.75**t)  # the noise's own standard deviation at step t
         gradient = np.tanh(theta)
@@ -255,8 +255,9 @@ def test_log_cosh__lemma1_with_the_variance_of_the_noise(number):
         excess = (g**2).sum(1) - (gradient**2).sum(1)
         assert_mean(excess, scale**2, detects=0.15 * scale**2)
         assert excess.mean() < 1 + 5 * excess.std() / math.sqrt(20_000)
+        means.append(excess.mean())
         theta = theta - 0.2 * g
-    number(1 / excess.mean())
+    number(max(means))
 
 
 @pytest.mark.claim("revisiting_eq16", verdict="fails as printed",

@@ -78,7 +78,7 @@ def theorem2_product(w, c, delta, feature):
     """cos(dV, F) cos(V, dF) for a step on one example, dF = -W'delta: sgn(C'delta) cos(V, W'delta)
     whatever F is, as long as it is not 0.
 
-    o(x) of Theorem 2 and Fig. 6, with the paper's stand-in for dF."""
+    The product of Theorem 2, o(x) in Section 3.2.2 and Fig. 6, with the paper's stand-in for dF."""
     shaped(1, delta=delta, feature=feature)
     v, _ = split_along(w, c)
     dv = -(c @ delta) / (c @ c) * feature

@@ -38,7 +38,7 @@ def sampled_label_variance(x, p):
     """Variance over y ~ p of one example's |grad log p(y|x)|^2: 4 |x|^4 (sum p^3 - (sum p^2)^2);
     x (d,), p (C,).
 
-    The scatter of the estimate with one label of "Revisiting", Appendix B.2.1."""
+    The scatter of Eq. 35 of "Revisiting" with one drawn label; it does not say how many."""
     shaped(1, x=x, p=p)
     real(0, 1, p=p)
     x, p = np.asarray(x, dtype=np.float64), np.asarray(p, dtype=np.float64)

@@ -1,10 +1,10 @@
 """Results to README.md of their folder: verdicts, index, every figure with its finding, all errata.
 
-    python -m clp_min.study.gallery [FOLDER] [--readme README.md] [--tests tests] [--check]
+    python -m clp_min.study.gallery [FOLDER] [--tests tests] [--check]
 
-Tables stand between markers; the text around them is kept. In --readme the table of papers is
-renewed. Errata are read off the tests in --tests: statements that fail as printed, in the
-words of their test.
+Tables stand between markers; the text around them is kept. With examples/results the other pages
+and README.md at the root are renewed too. Errata are read off the tests in --tests: statements that
+fail as printed, in the words of their test.
 """
 
 import argparse

@@ -54,9 +54,7 @@ def function_table(root, folder):
         for name, node in definitions(path).items():
             text = ast.get_docstring(node)
             if not name.startswith("_") and text:
-                places = ", ".join(dict.fromkeys(PLACES.findall(" ".join(text.split()))))
-                papers = _papers(text) or _papers(module) * bool(places)
-                where = ": ".join(filter(None, (papers, places)))
+                where = _places(text, ", ".join(name for _, name in _papers(module)))
                 link = f"[`{name}`]({up}{path.relative_to(root)}#L{node.lineno})"
                 rows.append(f"| {link} | {_beginning(text)} | {where} |")
         if rows:
@@ -65,10 +63,23 @@ def function_table(root, folder):
     return "\n".join(lines)
 
 
+def _places(docstring, papers):
+    """"paper: places; paper: …". A place is of the paper that "of" joins to it, else of the last
+    one named before it, else of the first one after it, else of ``papers``."""
+    text, named = " ".join(docstring.split()), _papers(docstring)
+    found = {paper: {} for _, paper in named}
+    for match in PLACES.finditer(text):
+        joined = [p for i, p in named if text[match.end() : i] in (" of ", ' of "', " of the ")]
+        before = [paper for i, paper in named if i < match.start()]
+        paper = (joined + before[::-1] + [paper for _, paper in named] + [papers])[0]
+        found.setdefault(paper, {})[match[0]] = None
+    return "; ".join(": ".join(filter(None, (p, ", ".join(own)))) for p, own in found.items())
+
+
 def _papers(docstring):
-    """The papers that it names."""
+    """[(where, paper)] that it names, in its order."""
     text = " ".join(docstring.split())
-    return ", ".join(paper for words, paper in PAPERS.items() if re.search(words, text))
+    return sorted((m.start(), p) for words, p in PAPERS.items() for m in re.finditer(words, text))
 
 
 def _beginning(docstring):

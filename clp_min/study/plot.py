@@ -36,6 +36,8 @@ def draw(panel, figure=""):
     effect: its interval (``Effect.reach``) on a scale of its own, 0, and its bounds, dashed.
     """
     chosen = [axes for axes in panel.axes if axes.figure == figure]
+    if not chosen:
+        raise ValueError(f"{panel.name} has no figure {figure!r}")
     effects = [] if figure else panel.effects
     columns = min(len(chosen), 3 if chosen[0].kind == "image" else 2)
     rows = -(-len(chosen) // columns)

@@ -308,7 +308,8 @@ def share_of(text, environment):
             text = f"{(number - first) // step}/{environment['SLURM_ARRAY_TASK_COUNT']}"
     match = re.fullmatch(r"(\d+)/(\d+)", "0/1" if text is None else text)
     if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(f"{source} must say i/n with 0 <= i < n, as --shard 0/4, got {text}")
+        said = "" if source == "--shard" else "; or give --shard i/n"
+        raise ValueError(f"{source} must say i/n with 0 <= i < n, as in 0/4, got {text}{said}")
     return int(match[1]), int(match[2])
 
 
