@@ -40,7 +40,8 @@ def test_function_table__has_every_public_function_with_its_formula_and_place():
     text = (ROOT / "theory" / "sgd.py").read_text().splitlines()
     assert text[line - 1].startswith("def theorem1_bound(")
     for name, end in (
-        ("all_cnn", "Achille et al."), ("prune_and_rewind", "Sparse: Section 2, footnote 2"),
+        ("all_cnn", "Achille et al."), ("outputs", "Phases: Eq. 2, Eq. 3"),
+        ("prune_and_rewind", "Sparse: Section 2, footnote 2"),
         ("theorem1_bound", "Revisiting: Theorem 1"), ("none", ""),
         ("random_flip", "Revisiting: Appendix B.1; Diversity: Appendix A.1"),
         ("separable_quantities", "Phases; Revisiting: Theorem 1, Eq. 22 to 23"),

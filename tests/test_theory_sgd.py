@@ -134,8 +134,9 @@ def test_minibatch_second_moment__lemma1_by_enumeration(number):
         without = np.mean(
             [(g[list(i)].mean(0) ** 2).sum() for i in itertools.combinations(range(6), batch)]
         )
-        assert_close(minibatch_second_moment(g, batch), without, EXACT)
-        number(minibatch_second_moment(g, batch) - without)
+        moment = minibatch_second_moment(g, batch)
+        assert_close(moment, without, EXACT)
+        number(moment - without)
         if batch < 5:
             replaced = np.mean(
                 [(g[list(i)].mean(0) ** 2).sum() for i in itertools.product(range(6), repeat=batch)]

@@ -154,7 +154,7 @@ class Study:
             if data in files.SETS:
                 self.load_data(self.seeds[0], data)
         if any(size.get("cut") for size in self.sizes.values()):
-            self.variant = f"{self.variant}-cut".strip("-")
+            self._of_a_cut_set()
         name = f"{self.script.stem}.{self.data}.{self.scale}.{self._key()}"
         self.folder = arguments.out / ".unfinished" / name
         if self.folder.exists() and self.share[1] == 1 and not arguments.dry_run:
@@ -163,6 +163,9 @@ class Study:
         self.log = Log(None if arguments.dry_run else self.folder / f"log{shard}.jsonl")
         work.read_logs(self)
         self.results = Results(self.log, self.seeds)
+
+    def _of_a_cut_set(self):
+        self.variant = f"{self.variant}-cut".strip("-")
 
     def wants(self, *panels):
         """Whether any of these panel functions was asked for."""
@@ -231,7 +234,8 @@ class Study:
         name = name or self.data
         size = size or self.arguments.train_size or self.config.train_size
         if name in SYNTHETIC:
-            found = SYNTHETIC[name](seed, **generator | (dict(train_size=size) if size else {}))
+            own = dict(train_size=size) if size else {}
+            found = SYNTHETIC[name](seed, **generator | own)
         else:
             found = self.loaded[name] = self.loaded.get(name) or self._read(name)
         if name not in self.sizes:
@@ -379,7 +383,7 @@ class Study:
         """Redraw the figures from the results files."""
         paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):  # made from a cut set, perhaps
-            self.variant = f"{self.variant}-cut".strip("-")
+            self._of_a_cut_set()
             paths = [self.path(panel.__name__) for panel in self.panels]
         if not any(path.exists() for path in paths):
             raise ValueError(f"{paths[0].parent} holds none of these results: run without --plot")

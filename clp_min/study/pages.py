@@ -50,13 +50,13 @@ def function_table(root, folder):
     paper's name those of its module's)."""
     up, lines = "../" * len(folder.resolve().relative_to(root.resolve()).parts), []
     for path in sorted([*root.glob("clp_min/**/*.py"), *root.glob("theory/*.py")]):
-        rows, module = [], ast.get_docstring(ast.parse(path.read_text())) or ""
+        rows, module = [], ast.get_docstring(ast.parse(path.read_text()))
+        papers = ", ".join(dict.fromkeys(paper for _, paper in _papers(module)))
         for name, node in definitions(path).items():
             text = ast.get_docstring(node)
             if not name.startswith("_") and text:
-                where = _places(text, ", ".join(name for _, name in _papers(module)))
                 link = f"[`{name}`]({up}{path.relative_to(root)}#L{node.lineno})"
-                rows.append(f"| {link} | {_beginning(text)} | {where} |")
+                rows.append(f"| {link} | {_beginning(text)} | {_places(text, papers)} |")
         if rows:
             lines += [f"### {path.relative_to(root)}", "", _beginning(module), "",
                       "| function | what it is | in the papers |", "|---|---|---|", *rows, ""]

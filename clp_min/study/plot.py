@@ -141,8 +141,12 @@ def _note(panel, axes):
 
 
 def _strip_height(effects):
-    lines = sum(len(textwrap.wrap(str(effect), 52)) for effect in effects)
+    lines = sum(len(_effect_label(effect).splitlines()) for effect in effects)
     return 0.16 * lines + 0.12 * len(effects) + 0.45 if effects else 0.05
+
+
+def _effect_label(effect):
+    return textwrap.fill(str(effect), 52)
 
 
 def _draw_strip(place, effects):
@@ -162,8 +166,7 @@ def _draw_strip(place, effects):
             place.plot([line / scale] * 2, [row - 0.35, row + 0.35], "k--", lw=1)
         leftmost = min(leftmost, low / scale, *(line / scale for line in lines))
     place.axvline(0, color="k", lw=0.8)
-    labels = [textwrap.fill(str(effect), 52) for effect in effects]
-    place.set_yticks(range(len(effects)), labels, fontsize=7.5)
+    place.set_yticks(range(len(effects)), map(_effect_label, effects), fontsize=7.5)
     place.set(xlim=(max(leftmost, -1) - 0.1, 1.1), ylim=(len(effects) - 0.4, -0.6), xticks=[])
     label = "mean and interval (99 %): all of it must lie beyond the dashed line, or between two"
     place.set_xlabel(label, fontsize=7, loc="right")
